@@ -1,0 +1,84 @@
+"""Stage 2: a byte-level BPE tokenizer with Qwen2-Audio's special tokens, and the processor around it.
+
+Byte-level, so no text fails; a few hundred merges, learnt on the training sentences and on the words of the prompts.
+
+    python -m recipes.pocket.tokenizer [--size tiny]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2AudioProcessor
+
+from . import config
+from .config import CACHE, INSTRUCTIONS, RUNS, SIZES
+from .features import extractor
+from .prepare import read_jsonl
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
+# Qwen2's own rule: contractions, words with a leading space, single digits, punctuation, white space.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+FRAME = "system\nYou are a helpful assistant.\nuser\nAudio 1: \nassistant\n"  # the chat template's own words
+
+
+def corpus(size: str) -> list[str]:
+    rows = [r for path in sorted(CACHE.glob(f"{size}-train-*.jsonl")) for r in read_jsonl(path)]
+    for name in config.REAL_SETS:
+        path = CACHE / f"real-{name}.jsonl"
+        rows += [r for r in read_jsonl(path) if r["split"] == "train"] if path.exists() else []
+    # The prompt is in every example: whole words for it keep prompts short.
+    # Word strings put a space before most words, which the single words of the cache lack.
+    words = [" " + r["text"] for r in rows if r.get("split") and " " not in r["text"]]
+    return [r["text"] for r in rows] + words + [FRAME] * 2000 + [i for i in INSTRUCTIONS for _ in range(300)]
+
+
+def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
+    tok = Tokenizer(models.BPE())
+    tok.normalizer = normalizers.NFC()
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tok.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab - len(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tok.train_from_iterator(texts, trainer)
+    tok.add_special_tokens(list(SPECIAL))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left",
+        extra_special_tokens=list(SPECIAL[1:2] + SPECIAL[3:]), model_max_length=2048, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def processor_of(tokenizer: PreTrainedTokenizerFast) -> Qwen2AudioProcessor:
+    """The processor with the class's own chat template, written out so that it is saved."""
+    template = Qwen2AudioProcessor.default_chat_template.fget(None)
+    return Qwen2AudioProcessor(extractor(), tokenizer, chat_template=template)
+
+
+def make(size: str) -> Path:
+    """Write the processor (tokenizer, feature extractor, chat template) to the run's directory."""
+    out = RUNS / size / "processor"
+    if not (out / "tokenizer.json").exists():
+        processor_of(train_tokenizer(corpus(size), SIZES[size].vocab)).save_pretrained(out)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    print(make(parser.parse_args().size))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Stage 3, training: LLM cross-entropy on the answer and CTC on the encoder, resumable to the step.
+
+    python -m recipes.pocket.train --minutes 80           # learning rate reaches 0 when 80 minutes of steps are spent
+    python -m recipes.pocket.train --minutes 200          # later: goes on from the checkpoint on a longer schedule
+
+Data order and random draws are functions of (seed, step); weights, optimiser and time spent are in the checkpoint. So a
+run by `--steps` that was stopped and resumed gives what an unbroken one gives; by `--minutes` the rate follows the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+
+from . import tokenizer
+from .config import RUNS, SIZES
+from .data import Batch, Training, load_table
+from .model import CTCHead, build, encode, frame_lengths, model_config
+
+CTC_WEIGHT = 0.5
+REPLACED = 0.1  # share of answer tokens replaced at the input by random ones: the LLM must listen, not only guess on
+MIX_FROM = {"tiny": 30, "small": 900}  # step from which real clips and longer examples are mixed in
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised by Newton–Schulz, for weight matrices; AdamW for everything else.
+
+    Update and scale as in Moonlight (2502.16982), so that one learning rate serves both. Matrices of one shape are
+    orthogonalised together.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, decay: float) -> None:
+        groups = [{"params": matrices, "muon": True}, {"params": others, "muon": False}]
+        super().__init__(groups, {"lr": lr, "decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if group["muon"]:
+                self._muon(params, group["lr"], group["decay"])
+            else:
+                self._adam(params, group["lr"], group["decay"])
+
+    def _muon(self, params: list[nn.Parameter], lr: float, decay: float) -> None:
+        by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
+        for p in params:
+            by_shape.setdefault((min(p.shape), max(p.shape)), []).append(p)
+        for group in by_shape.values():
+            updates = []
+            for p in group:
+                state = self.state[p]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(p)
+                state["momentum"].lerp_(p.grad, 0.05)
+                update = p.grad.lerp(state["momentum"], 0.95)
+                updates.append(update.T if p.shape[0] > p.shape[1] else update)
+            done = orthogonalise(torch.stack(updates))
+            for p, update in zip(group, done, strict=True):
+                p.mul_(1 - lr * decay)
+                scale = 0.2 * max(p.shape) ** 0.5
+                p.add_(update.T if p.shape[0] > p.shape[1] else update, alpha=-lr * scale)
+
+    def _adam(self, params: list[nn.Parameter], lr: float, decay: float) -> None:
+        for p in params:
+            state = self.state[p]
+            if "step" not in state:
+                state |= {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
+            state["step"] += 1
+            state["m"].lerp_(p.grad, 0.1)
+            state["v"].mul_(0.98).addcmul_(p.grad, p.grad, value=0.02)
+            m = state["m"] / (1 - 0.9 ** state["step"])
+            v = state["v"] / (1 - 0.98 ** state["step"])
+            if p.ndim > 1:
+                p.mul_(1 - lr * decay)
+            p.addcdiv_(m, v.sqrt_().add_(1e-8), value=-lr)
+
+
+def orthogonalise(x: Tensor, rounds: int = 5) -> Tensor:
+    """Newton–Schulz with Muon's coefficients on ``[k, rows, columns]``, rows ≤ columns: singular values go near 1."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def make_optimiser(kind: str, model: nn.Module, head: nn.Module, lr: float, decay: float) -> torch.optim.Optimizer:
+    named = [(n, p) for n, p in [*model.named_parameters(), *head.named_parameters()] if p.requires_grad]
+    hidden = [p for n, p in named if p.ndim == 2 and ".layers." in n]
+    rest = [p for n, p in named if not (p.ndim == 2 and ".layers." in n)]
+    return Muon(hidden, rest, lr, decay) if kind == "muon" else Muon([], hidden + rest, lr, decay)
+
+
+def losses(
+    model: Qwen2AudioForConditionalGeneration, head: CTCHead, batch: Batch, audio_id: int, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy per answer token and CTC per phoneme."""
+    states, pooled = encode(model.model.audio_tower, batch.mel, batch.frames)
+    audio = model.model.multi_modal_projector(pooled)
+    state_lengths, token_lengths = frame_lengths(batch.frames)
+    ids = batch.ids
+    if model.training:
+        noise = batch.answer & (torch.rand(ids.shape) < REPLACED).to(ids.device)
+        ids = torch.where(noise, torch.randint(256, ids.shape).to(ids.device), ids)
+    embeds = model.get_input_embeddings()(ids)
+    keep = torch.arange(audio.shape[1], device=audio.device)[None, :] < token_lengths[:, None]
+    embeds = embeds.masked_scatter((batch.ids == audio_id)[..., None], audio[keep].to(embeds.dtype))
+    # Right-padded and causal: padding is never attended to, so no mask is needed.
+    hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    logits = model.lm_head(hidden[:, :-1][batch.answer[:, 1:]])
+    ce = F.cross_entropy(logits.float(), batch.ids[:, 1:][batch.answer[:, 1:]], label_smoothing=smoothing)
+    log_probs = head(states).float().log_softmax(-1).transpose(0, 1)
+    ctc = F.ctc_loss(
+        log_probs, batch.phonemes, state_lengths, batch.phoneme_lengths, reduction="sum", zero_infinity=True
+    )
+    return ce, ctc / batch.phoneme_lengths.sum()
+
+
+def to(batch: Batch, device: str) -> Batch:
+    moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(batch).items()}
+    return Batch(**moved)
+
+
+def learning_rate(progress: float, step: int, peak: float, warmup: int) -> float:
+    """Linear warm-up in steps, level to 40 %, then linear to 0 at ``progress`` 1 (steps or time)."""
+    return peak * min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, (1 - progress) / 0.6))
+
+
+def save(path: Path, state: dict) -> None:
+    partial = path.with_suffix(".part")
+    torch.save(state, partial)
+    partial.rename(path)
+
+
+def train(args: argparse.Namespace) -> None:
+    size = SIZES[args.size]
+    run = RUNS / args.run
+    run.mkdir(parents=True, exist_ok=True)
+    processor = AutoProcessor.from_pretrained(tokenizer.make(args.size))
+    data = Training(args.size, processor, args.seed, args.batch_seconds, MIX_FROM[args.size])
+    data.table = load_table(run / "phonemes.json", data.parts)
+    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
+    torch.manual_seed(args.seed)
+    model = build(model_config(size, ids)).to(args.device).train()
+    model.model.audio_tower.dropout = args.dropout
+    for layer in model.model.audio_tower.layers:
+        layer.dropout = args.dropout
+    head = CTCHead(size.d_encoder, len(data.table)).to(args.device)
+    optimiser = make_optimiser(args.optimiser, model, head, args.lr, args.decay)
+    step, spent, heard = 0, 0.0, 0.0  # steps, seconds of stepping, seconds of audio
+    checkpoint = run / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=args.device, weights_only=True)
+        model.load_state_dict(state["model"])
+        head.load_state_dict(state["head"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, spent, heard = state["step"], state["spent"], state["heard"]
+    (run / f"arguments-{step:06d}.json").write_text(json.dumps(vars(args), indent=1))
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
+    total = args.steps or size.steps
+    metrics = open(run / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (open for the whole run)
+    window: list[tuple[float, float]] = []
+    audio_id = data.prompts.audio
+
+    def progress() -> float:
+        return spent / (60 * args.minutes) if args.minutes else step / total
+
+    def store() -> None:
+        both = {"model": model.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
+        save(checkpoint, both | {"step": step, "spent": spent, "heard": heard, "size": args.size})
+
+    while progress() < 1 and (not args.stop_at or step < args.stop_at):
+        began = time.perf_counter()
+        torch.manual_seed(args.seed * 1_000_003 + step)
+        augment = min(1.0, max(0.0, (step - data.mix_from) / data.mix_from))
+        batch = to(data.batch(step, augment), args.device)
+        lr = learning_rate(progress(), step, args.lr, args.warmup)
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
+            ce, ctc = losses(model, head, batch, audio_id, args.smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        (ce + CTC_WEIGHT * ctc).backward()
+        norm = nn.utils.clip_grad_norm_([*model.parameters(), *head.parameters()], 1.0)
+        if torch.isfinite(norm):
+            optimiser.step()
+        step += 1
+        spent += time.perf_counter() - began
+        heard += float(batch.frames.sum()) / 100
+        window.append((ce.item(), ctc.item()))
+        if step % 20 == 0:
+            ce20, ctc20 = (sum(x) / len(x) for x in zip(*window, strict=True))
+            window.clear()
+            left = spent / max(progress(), 1e-9) * (1 - progress())
+            print(
+                f"step {step} ce {ce20:.3f} ctc {ctc20:.3f} lr {lr:.1e} norm {float(norm):.2f} "
+                f"heard {heard / 3600:.1f} h spent {spent / 60:.1f} min left {left / 60:.1f} min",
+                flush=True,
+            )
+            row = {"step": step, "ce": ce20, "ctc": ctc20, "lr": lr, "spent_s": spent, "heard_s": heard}
+            metrics.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
+        if step % args.save_every == 0:
+            store()
+    store()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--run", default=None, help="name of the run's directory; the size by default")
+    parser.add_argument("--steps", type=int, default=0, help="length of the schedule; the size's own by default")
+    parser.add_argument("--minutes", type=float, default=0.0, help="length of the schedule in minutes of stepping instead")
+    parser.add_argument("--stop-at", type=int, default=0, help="stop after this step whatever the schedule says")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16; pays only where the hardware has it")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--optimiser", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--warmup", type=int, default=100, help="steps")
+    parser.add_argument("--decay", type=float, default=0.05)
+    parser.add_argument("--dropout", type=float, default=0.0, help="in the encoder")
+    parser.add_argument("--smoothing", type=float, default=0.05)
+    parser.add_argument("--batch-seconds", type=float, default=60.0, help="seconds of audio a step, padding included")
+    parser.add_argument("--save-every", type=int, default=100, help="steps")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    args.run = args.run or args.size
+    torch.set_num_threads(args.threads)
+    train(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""compress(): a model wears a method."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewhertz.families.base import Family, Windows, family_of
+from fewhertz.layout import IGNORE, ClipSpan, Trim, find_clips
+from fewhertz.method import Clip, Method, parse
+from fewhertz.plan import Plan
+
+log = logging.getLogger(__name__)
+
+_HANDLE = "_fewhertz_handle"
+_SHOWN = "audio_compression"
+
+
+@dataclass
+class Report:
+    """What the last call did: audio tokens of each clip before and after, and the plan of each (learned: `None`)."""
+
+    before: list[int] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)
+    plans: list[Plan | None] = field(default_factory=list)
+
+
+class _Shown(nn.Module):
+    """Makes `print(model)` tell what the model wears; no parameters, so checkpoints are unchanged."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def extra_repr(self) -> str:
+        return self.text
+
+
+class _Call:
+    """A model's bound `forward` or `generate` with its signature, so that transformers' own checks still read it.
+
+    An object and not a closure: a deep copy of the model then compresses by the copy's weights, not the original's.
+    """
+
+    def __init__(self, handle: Attached, original: Callable[..., Any], run: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, original)
+        self.__signature__ = inspect.signature(original)
+        self.original = original
+        self.run = run
+        self.handle = handle
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(self.original, *args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Call:
+        return _Call(copy.deepcopy(self.handle, memo), copy.deepcopy(self.original, memo), copy.deepcopy(self.run, memo))
+
+
+class Attached:
+    """A model that wears a method; made by `compress`. Also a context manager that takes it off at the end.
+
+    Attributes:
+        method: the method, its budget bound to the model's rate.
+        last: what the last call did (`Report`).
+    """
+
+    def __init__(self, model: nn.Module, family: Family, method: Method) -> None:
+        self.model: Any = model
+        self.family = family
+        self.asked = method
+        self.method = method.at(family.rate(model.config))
+        self.last = Report()
+        self._before: dict[str, Any] = {}
+
+    def _put_on(self) -> None:
+        for name, run in (("forward", self._forward), ("generate", self._generate)):
+            self._before[name] = self.model.__dict__.get(name)  # an instance attribute: another library's hook
+            setattr(self.model, name, _Call(self, getattr(self.model, name), run))
+        self.model.__dict__[_HANDLE] = self
+        self.model.config.audio_compression = {"method": self.asked.spec}
+        setattr(self.model, _SHOWN, _Shown(f"{self.asked.spec}, {self.family.name}, site={self.method.site}"))
+
+    def remove(self) -> None:
+        """Take the method off: the model is as it was. A second call does nothing."""
+        if self.model.__dict__.get(_HANDLE) is not self:
+            return
+        for name, before in self._before.items():
+            del self.model.__dict__[name]
+            if before is not None:
+                self.model.__dict__[name] = before
+        del self.model.__dict__[_HANDLE]
+        del self.model.config.audio_compression
+        delattr(self.model, _SHOWN)
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        return f"Attached({type(self.model).__name__}, {self.asked.spec!r})"
+
+    def _carries_audio(self, call: dict[str, Any]) -> bool:
+        return any(call.get(name) is not None for name in self.family.audio_inputs)
+
+    def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if args:
+            bound = inspect.signature(original).bind_partial(*args)
+            kwargs = {**bound.arguments, **kwargs}
+        if not self._carries_audio(kwargs):
+            return original(**kwargs)
+        call = self._prepare(kwargs)
+        call.pop("input_ids")  # forward takes ids or embeddings
+        return original(**self.family.finish(self.model, call, generating=False))
+
+    @torch.no_grad()
+    def _generate(self, original: Callable[..., Any], inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            bound = inspect.signature(original).bind_partial(inputs, *args)
+            kwargs = {**{k: v for k, v in bound.arguments.items() if k != "inputs"}, **kwargs}
+        if inputs is not None:
+            kwargs["input_ids"] = inputs
+        if not self._carries_audio(kwargs):
+            return original(**kwargs)
+        ids = kwargs["input_ids"]
+        call = self._prepare(kwargs)
+        self._shorten(call, ids.shape[1] - call["input_ids"].shape[1])
+        width = call["input_ids"].shape[1]
+        out = original(**self.family.finish(self.model, call, generating=True))
+        sequences = out if isinstance(out, Tensor) else out.sequences
+        prompt = ids.repeat_interleave(sequences.shape[0] // ids.shape[0], dim=0).to(sequences.device)
+        whole = torch.cat([prompt, sequences[:, width:]], dim=1)
+        if isinstance(out, Tensor):
+            return whole
+        out.sequences = whole
+        return out
+
+    @staticmethod
+    def _shorten(call: dict[str, Any], dropped: int) -> None:
+        """Lengths that count the prompt mean the user's prompt, so the trimmed one has that many fewer to go."""
+        config = call.get("generation_config")
+        if config is not None and (config.max_length is not None or config.min_length):
+            config = call["generation_config"] = copy.deepcopy(config)
+        for name in ("max_length", "min_length"):
+            if call.get(name):
+                call[name] = max(0, call[name] - dropped)
+            if config is not None and getattr(config, name):
+                setattr(config, name, max(0, getattr(config, name) - dropped))
+
+    def _prepare(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Encode, compress, trim, merge: the call as the LLM is to see it."""
+        call = dict(kwargs)
+        self.family.refuse(call)
+        audio = {name: call.pop(name, None) for name in self.family.audio_inputs}
+        ids: Tensor | None = call.get("input_ids")
+        if ids is None or call.get("inputs_embeds") is not None:
+            raise ValueError("audio is merged into the prompt by its placeholders: pass input_ids, not inputs_embeds")
+        if call.get("position_ids") is not None:
+            raise ValueError("position_ids of the uncompressed prompt do not fit the compressed one: leave them out")
+
+        placeholder = self.family.placeholder(self.model.config)
+        tokens, clips = self._compress(audio, ids == placeholder)
+
+        dropped = torch.zeros_like(ids, dtype=torch.bool)
+        for clip, kept in zip(clips, tokens, strict=True):
+            dropped[clip.row, clip.start + len(kept) : clip.start + clip.n] = True
+        if dropped.any():
+            mask = call.get("attention_mask")
+            trim = Trim.plan(dropped, mask)
+            # a row shortened more than its neighbours needs padding even if the batch had none
+            mask = torch.ones_like(ids) if mask is None else mask
+            pad = self._pad_id(ids, mask)
+            call["attention_mask"] = trim.apply(mask, 0)
+            if call.get("labels") is not None:
+                call["labels"] = trim.apply(call["labels"], IGNORE)
+            ids = call["input_ids"] = trim.apply(ids, pad)
+
+        embeds = self.model.get_input_embeddings()(ids)
+        audio_tokens = torch.cat(tokens).to(embeds.device, embeds.dtype)
+        call["inputs_embeds"] = embeds.masked_scatter((ids == placeholder)[..., None], audio_tokens)
+        return call
+
+    def _pad_id(self, ids: Tensor, mask: Tensor) -> int:
+        padded = ids[mask == 0]
+        if len(padded):
+            return int(padded[0])
+        text = self.model.config.get_text_config()
+        return next(
+            (i for i in (getattr(text, "pad_token_id", None), getattr(text, "eos_token_id", None)) if type(i) is int), 0
+        )
+
+    def _compress(self, audio: dict[str, Any], placeholders: Tensor) -> tuple[list[Tensor], list[ClipSpan]]:
+        """Encode, and form the output tokens of each clip, (m_i, d), in the order of the placeholders."""
+        method = self.method
+        # the projector runs on whole windows where nothing is merged: only so is keep=1 exact to the bit
+        site = "llm" if method.keep == 1 else method.site
+        windows = self.family.encode(self.model, audio, site, "scores" in method.needs)
+        clips = find_clips(placeholders, windows.lengths, windows.full)
+        rate = float(self.family.rate(self.model.config))
+
+        report = Report([clip.n for clip in clips], [0] * len(clips), [None] * len(clips))
+        out: list[Tensor | None] = [None] * len(clips)
+        for members in self._batches(clips):
+            x = torch.stack([_valid(windows.tokens, windows, clips[i]) for i in members])
+            scores = None
+            if windows.scores is not None:
+                scores = torch.stack([_valid(windows.scores, windows, clips[i]) for i in members])
+            short, plan = method.forward(x, Clip(rate, scores))
+            if method.fixed_budget and short.shape[1] != method.num_tokens(x.shape[1]):
+                raise ValueError(f"{method.name} made {short.shape[1]} tokens of {x.shape[1]}, not num_tokens")
+            if site == "encoder":
+                short = self.family.project(self.model, short)
+            for k, i in enumerate(members):
+                out[i] = short[k]
+                report.after[i] = short.shape[1]
+                if plan is not None:
+                    weight = None if plan.weight is None else plan.weight[k : k + 1]
+                    report.plans[i] = Plan(plan.group[k : k + 1], plan.m, weight)
+        self.last = report
+        log.info("audio tokens %d → %d (%s)", sum(report.before), sum(report.after), method.spec)
+        return [tokens for tokens in out if tokens is not None], clips
+
+    def _batches(self, clips: list[ClipSpan]) -> list[list[int]]:
+        """Clips of equal length together: methods are called with dense batches and never see padding."""
+        if not self.method.fixed_budget:
+            return [[i] for i in range(len(clips))]
+        by_length: dict[int, list[int]] = {}
+        for i, clip in enumerate(clips):
+            by_length.setdefault(clip.n, []).append(i)
+        return list(by_length.values())
+
+
+def _valid(values: Float[Tensor, "w t ..."], windows: Windows, clip: ClipSpan) -> Float[Tensor, "n ..."]:
+    return torch.cat([values[w, : windows.lengths[w]] for w in range(clip.first, clip.last)])
+
+
+def attached(model: nn.Module) -> Attached | None:
+    """What the model wears, or `None`."""
+    return _base(model).__dict__.get(_HANDLE)
+
+
+def _base(model: nn.Module) -> nn.Module:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # a PEFT-wrapped model
+
+
+def compress(model: nn.Module, method: str | Method) -> Attached:
+    """Shorten the audio of every call of `model`: `forward` (labels too) and `generate`.
+
+    The processor and the user's code stay as they are: `generate` returns the original prompt, then the new tokens.
+    A second call replaces the first. The choice goes into `model.config.audio_compression`, and so with
+    `save_pretrained`; `fewhertz.load` honours it.
+
+    Args:
+        model: a transformers audio language model of a known family, PEFT-wrapped or not.
+        method: a method or its spec, such as `"pool@keep=1/3"` or `"ltbm(window=0.32s)@8Hz"`.
+
+    Returns:
+        The handle: `.remove()` takes the method off, `.last` tells what the last call did; also a context manager.
+
+    Raises:
+        TypeError: for an unknown family.
+        ValueError: for a malformed method, or one that cannot act on this model.
+
+    Example:
+        >>> with fewhertz.compress(model, "pool@keep=1/3"):
+        ...     out = model.generate(**inputs)
+    """
+    base = _base(model)
+    family = family_of(base)
+    parsed = parse(method)
+    if parsed.site not in family.sites:
+        raise ValueError(
+            f'{family.name} can be compressed at {" or ".join(family.sites)} only: '
+            "its projector joins several encoder frames into one audio token"
+        )
+    handle = Attached(base, family, parsed)
+    worn = attached(base)
+    if worn is not None:
+        worn.remove()
+    handle._put_on()
+    return handle

@@ -1,0 +1,292 @@
+"""Methods: rules that form fewer audio tokens out of n, and the spec strings that name them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fewhertz.plan import Plan
+
+METHODS: dict[str, type[Method]] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """What a method may know beside the tokens of `b` clips of equal length.
+
+    Args:
+        rate: audio tokens per second before compression, in Hz.
+        scores: attention that each token received in the last encoder layer; present for methods whose `needs`
+            names `"scores"`.
+    """
+
+    rate: float
+    scores: Float[Tensor, "b n"] | None = None
+
+
+def seconds(default: float) -> Any:
+    """A method parameter in seconds: written with its unit in specs (`window=0.32s`)."""
+    return field(default=default, metadata={"unit": "s"})
+
+
+def _fraction(value: Any, what: str) -> Fraction:
+    try:
+        # 1/3 as a float is meant as 1/3; no budget needs a finer denominator than this
+        return Fraction(value).limit_denominator(1_000_000)
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError):
+        raise ValueError(f"{what} must be a number or a fraction such as 1/3, got {value!r}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of all methods. A method is a frozen dataclass whose fields are its parameters.
+
+    Subclasses name themselves (`class Pool(Method, name="pool")`) and write `assign`; learned ones, which have no
+    plan, override `forward` instead. The budget is `keep` or `rate`, never both; with neither, everything is kept.
+
+    Args:
+        keep: fraction of audio tokens KEPT, in (0, 1].
+        rate: the same as audio tokens per second, in Hz; becomes a `keep` once the native rate is known (`at`).
+        site: where the method acts: `"llm"` (the LLM's input space, after the projector) or `"encoder"` (before it).
+
+    Raises:
+        ValueError: where a parameter is out of range.
+    """
+
+    keep: Fraction | None = None
+    rate: Fraction | None = None
+    site: Literal["llm", "encoder"] = "llm"
+
+    name: ClassVar[str]
+    fixed_budget: ClassVar[bool] = True  # the count is a function of the length alone
+    needs: ClassVar[frozenset[str]] = frozenset()  # what `Clip` must carry: "scores"
+
+    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is None:
+            return
+        known = METHODS.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"a method named {name!r} exists already ({known.__module__}.{known.__qualname__})")
+        cls.name = name
+        METHODS[name] = cls
+
+    def __post_init__(self) -> None:
+        if self.keep is not None and self.rate is not None:
+            raise ValueError("give a budget as keep or as rate, not both")
+        if not self.fixed_budget and (self.keep is not None or self.rate is not None):
+            raise ValueError(f"{self.name} takes no budget: its count follows the content of the audio")
+        if self.fixed_budget and self.keep is None and self.rate is None:
+            object.__setattr__(self, "keep", Fraction(1))
+        if self.keep is not None:
+            keep = _fraction(self.keep, "keep")
+            if not 0 < keep <= 1:
+                raise ValueError(f"keep is the fraction of audio tokens kept, in (0, 1]; got {self.keep}")
+            object.__setattr__(self, "keep", keep)
+        if self.rate is not None:
+            rate = _fraction(self.rate, "rate")
+            if rate <= 0:
+                raise ValueError(f"rate is in audio tokens per second and above 0, got {self.rate}")
+            object.__setattr__(self, "rate", rate)
+        if self.site not in ("llm", "encoder"):
+            raise ValueError(f'site is "llm" or "encoder", got {self.site!r}')
+
+    def at(self, native_rate: float | Fraction) -> Method:
+        """This method with its budget as a `keep`, for audio of `native_rate` tokens per second.
+
+        Raises:
+            ValueError: where the budget asks for more tokens per second than there are.
+        """
+        if self.rate is None:
+            return self
+        native = _fraction(native_rate, "native rate")
+        if self.rate > native:
+            raise ValueError(
+                f"{self.spec} asks for {float(self.rate):g} Hz, the model has {float(native):g} Hz: nothing to compress"
+            )
+        return dataclasses.replace(self, keep=self.rate / native, rate=None)
+
+    def num_tokens(self, n: int) -> int:
+        """Output tokens for a clip of `n` tokens: n·keep rounded half up, at least 1. A function of the length alone.
+
+        Raises:
+            TypeError: for a method whose count follows content.
+            ValueError: for a budget in Hz before `at` has bound it to a model, and for n < 1.
+        """
+        if not self.fixed_budget:
+            raise TypeError(f"the count of {self.name} follows content: it is known only once the audio is encoded")
+        if self.keep is None:
+            raise ValueError(f"{self.spec} is a budget in Hz: bind it to a model's rate first, method.at(rate)")
+        if n < 1:
+            raise ValueError(f"a clip has at least one audio token, got {n}")
+        return max(1, (2 * n * self.keep.numerator + self.keep.denominator) // (2 * self.keep.denominator))
+
+    def assign(self, x: Float[Tensor, "b n d"], m: int, clip: Clip) -> Plan:
+        """Decide who joins whom: `b` dense clips of equal length to `m` tokens each.
+
+        The only thing a method writes. Called with `b = 1` and `m = n` (to be ignored) where `fixed_budget` is false.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to write assign or forward")
+
+    def plan(self, x: Float[Tensor, "b n d"], clip: Clip) -> Plan:
+        """`assign` with the count filled in and what it needs checked."""
+        b, n, _ = x.shape
+        if "scores" in self.needs and clip.scores is None:
+            raise ValueError(f"{self.name} needs the encoder's attention scores, and none were captured")
+        if not self.fixed_budget:
+            if b != 1:
+                raise ValueError(f"the count of {self.name} follows content: one clip at a time, got {b}")
+            return self.assign(x, n, clip)
+        m = self.num_tokens(n)
+        if m == n:
+            return Plan.identity(b, n, x.device)
+        return self.assign(x, m, clip)
+
+    def forward(self, x: Float[Tensor, "b n d"], clip: Clip) -> tuple[Float[Tensor, "b m d"], Plan | None]:
+        """Compress `b` clips of equal length: the output tokens, and the plan that formed them (learned: `None`)."""
+        plan = self.plan(x, clip)
+        return plan.apply(x), plan
+
+    @property
+    def spec(self) -> str:
+        """The string that `parse` turns back into this method."""
+        parts = []
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name in ("keep", "rate") or value == f.default:
+                continue
+            parts.append(f"{f.name}={value}{f.metadata.get('unit', '')}")
+        text = self.name + (f"({','.join(parts)})" if parts else "")
+        if self.rate is not None:
+            return f"{text}@{_decimal(self.rate)}Hz"
+        return text if self.keep is None else f"{text}@keep={self.keep}"
+
+    def __str__(self) -> str:
+        return self.spec
+
+
+def _decimal(value: Fraction) -> str:
+    text = f"{float(value):g}"
+    return text if Fraction(text) == value else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(Method):
+    """Two methods, one after the other: keeps multiply, plans compose. Written `pool@keep=1/2 then ltbm@keep=1/2`."""
+
+    first: Method
+    second: Method
+
+    name: ClassVar[str] = "chain"
+
+    def __post_init__(self) -> None:
+        if self.keep is not None or self.rate is not None:
+            raise ValueError("a chain has no budget of its own: give one to each of its methods")
+        if not self.first.fixed_budget or not self.second.fixed_budget:
+            raise ValueError("a chain takes methods of fixed budget: a count that follows content cannot be composed")
+        if self.first.site != self.second.site:
+            raise ValueError(f"a chain acts at one site, got {self.first.site} and {self.second.site}")
+        object.__setattr__(self, "site", self.first.site)
+        object.__setattr__(self, "needs", self.first.needs | self.second.needs)
+        if self.first.keep is not None and self.second.keep is not None:
+            object.__setattr__(self, "keep", self.first.keep * self.second.keep)
+
+    def at(self, native_rate: float | Fraction) -> Chain:
+        first = self.first.at(native_rate)
+        assert first.keep is not None
+        return Chain(first=first, second=self.second.at(_fraction(native_rate, "native rate") * first.keep))
+
+    def num_tokens(self, n: int) -> int:
+        return self.second.num_tokens(self.first.num_tokens(n))
+
+    def plan(self, x: Float[Tensor, "b n d"], clip: Clip) -> Plan:
+        one = self.first.plan(x, clip)
+        scores = None if clip.scores is None else one.apply(clip.scores[..., None])[..., 0]
+        two = self.second.plan(one.apply(x), Clip(clip.rate * one.m / one.n, scores))
+        if one.is_identity() or two.is_identity():
+            return two if one.is_identity() else one
+        return one.then(two)
+
+    @property
+    def spec(self) -> str:
+        return f"{self.first.spec} then {self.second.spec}"
+
+
+_SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
+
+
+def parse(spec: str | Method) -> Method:
+    """Turn a spec such as `"ltbm(window=0.32s)@keep=1/3"`, `"pool@8Hz"` or `"A then B"` into a method.
+
+    Raises:
+        ValueError: where the spec is malformed, the method unknown or a parameter out of range; says what is known.
+    """
+    if isinstance(spec, Method):
+        return spec
+    if not isinstance(spec, str):
+        raise ValueError(f'a method is a spec string such as "pool@keep=1/3", got {type(spec).__name__}')
+    import fewhertz.methods  # noqa: F401  (fills METHODS; here, since the methods import this module)
+
+    steps = re.split(r"\s+then\s+", spec.strip())
+    if len(steps) > 2:
+        raise ValueError(f"a chain composes two methods, {spec!r} has {len(steps)}")
+    if len(steps) == 2:
+        return Chain(first=parse(steps[0]), second=parse(steps[1]))
+
+    match = _SPEC.fullmatch(steps[0])
+    if match is None:
+        raise ValueError(f'cannot read {spec!r}: write name(parameter=value)@keep=1/3 or name@8Hz, e.g. "pool@keep=1/3"')
+    name = match["name"]
+    if name not in METHODS:
+        raise ValueError(f"no method named {name!r}; known: {', '.join(sorted(METHODS))} (your own: --import MODULE)")
+    cls = METHODS[name]
+    values = _parameters(cls, match["params"] or "")
+    values.update(_budget(match["budget"], spec))
+    return cls(**values)
+
+
+def _parameters(cls: type[Method], text: str) -> dict[str, Any]:
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in ("keep", "rate")}
+    values: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, raw = (part.strip() for part in item.partition("="))
+        if not equals or key not in fields:
+            raise ValueError(f"{cls.name} has no parameter {key!r}; it takes {', '.join(sorted(fields))}")
+        unit = fields[key].metadata.get("unit", "")
+        values[key] = _value(raw.removesuffix(unit), fields[key].default, f"{cls.name}'s {key}")
+    return values
+
+
+def _value(raw: str, default: Any, what: str) -> Any:
+    # the default says the type: every parameter has one
+    if isinstance(default, str):
+        return raw
+    if isinstance(default, bool):
+        if raw.lower() not in ("true", "false"):
+            raise ValueError(f"{what} is true or false, got {raw!r}")
+        return raw.lower() == "true"
+    kind = int if isinstance(default, int) else float
+    try:
+        value = kind(raw)
+    except ValueError:
+        raise ValueError(f"{what} is {'an integer' if kind is int else 'a number'}, got {raw!r}") from None
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(f"{what} is a finite number, got {raw!r}")
+    return value
+
+
+def _budget(text: str | None, spec: str) -> dict[str, str]:
+    if text is None:
+        return {}
+    text = text.strip()
+    if text.startswith("keep="):
+        return {"keep": text.removeprefix("keep=").strip()}
+    if text.lower().endswith("hz"):
+        return {"rate": text[:-2].strip()}
+    raise ValueError(f"cannot read the budget of {spec!r}: write @keep=1/3 or @8Hz")

@@ -1,0 +1,140 @@
+"""The plan: who joins whom.
+
+Every method of the literature that is not learned is a sparse, row-stochastic matrix over time. A `Plan` is that
+matrix, and everything that follows from it (merging, sizes, centres, composition, drawing) lives here, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A decision about `n` audio tokens of each of `b` clips: which of `m` output tokens each one joins.
+
+    Args:
+        group: output token that each input token joins; −1 where it is dropped. Every one of the `m` output tokens
+            has at least one member.
+        m: number of output tokens.
+        weight: share of each input token in its output token, summing to 1 within each; `None` means equal shares.
+    """
+
+    group: Int[Tensor, "b n"]
+    m: int
+    weight: Float[Tensor, "b n"] | None = None
+
+    @classmethod
+    def identity(cls, b: int, n: int, device: torch.device | str | None = None) -> Plan:
+        """Every token stays itself."""
+        return cls(torch.arange(n, device=device).expand(b, n), n)
+
+    @classmethod
+    def select(cls, kept: Bool[Tensor, "b n"], m: int) -> Plan:
+        """Keep the marked tokens (exactly `m` a row), drop the others; time order stays."""
+        rank = kept.long().cumsum(1) - 1
+        return cls(rank.masked_fill(~kept, -1), m)
+
+    @classmethod
+    def from_boundaries(cls, starts: Bool[Tensor, "b n"], m: int) -> Plan:
+        """Contiguous groups: a group starts at each marked token (exactly `m` a row, the first one among them)."""
+        return cls(starts.long().cumsum(1) - 1, m)
+
+    @classmethod
+    def in_time_order(cls, group: Int[Tensor, "b n"], m: int, weight: Float[Tensor, "b n"] | None = None) -> Plan:
+        """Renumber arbitrary group labels in [0, m) by the mean input position of their members.
+
+        Groups with the same mean position stand in the order of their first members.
+        """
+        raw = cls(group, m, weight)
+        first = raw._positions("amin")
+        # float64 keeps the two keys apart: centres are multiples of 1/size, firsts are divided below that step
+        n = group.shape[1]
+        key = raw.centres().double() + first.double() / (4.0 * n * n)
+        order = key.argsort(dim=1, stable=True)
+        rank = torch.empty_like(order).scatter_(1, order, torch.arange(m, device=group.device).expand_as(order))
+        renumbered = rank.gather(1, group.clamp_min(0)).masked_fill(group < 0, -1)
+        return cls(renumbered, m, weight)
+
+    @property
+    def n(self) -> int:
+        """Number of input tokens."""
+        return self.group.shape[1]
+
+    @cached_property
+    def _slots(self) -> Int[Tensor, "b n"]:
+        # dropped tokens go to a slot of their own, m, that is cut off after scattering: no masks, no dynamic shapes
+        return torch.where(self.group < 0, self.m, self.group)
+
+    def _positions(self, reduce: str) -> Int[Tensor, "b m"]:
+        b, n = self.group.shape
+        positions = torch.arange(n, device=self.group.device).expand(b, n)
+        out = torch.zeros(b, self.m + 1, dtype=torch.long, device=self.group.device)
+        return out.scatter_reduce(1, self._slots, positions, reduce, include_self=False)[:, : self.m]
+
+    def sizes(self) -> Int[Tensor, "b m"]:
+        """Number of input tokens that each output token stands for."""
+        out = torch.zeros(self.group.shape[0], self.m + 1, dtype=torch.long, device=self.group.device)
+        return out.scatter_add(1, self._slots, torch.ones_like(self._slots))[:, : self.m]
+
+    def centres(self) -> Float[Tensor, "b m"]:
+        """Mean input position of the members of each output token, in input tokens."""
+        b, n = self.group.shape
+        positions = torch.arange(n, dtype=torch.float64, device=self.group.device).expand(b, n)
+        out = torch.zeros(b, self.m + 1, dtype=torch.float64, device=self.group.device)
+        total = out.scatter_add(1, self._slots, positions)[:, : self.m]
+        return (total / self.sizes()).float()
+
+    def spans(self, rate: float) -> Float[Tensor, "b m 2"]:
+        """Start and end in seconds of what each output token stands for.
+
+        Args:
+            rate: audio tokens per second before the plan, in Hz.
+        """
+        return torch.stack([self._positions("amin"), self._positions("amax") + 1], dim=-1).float() / rate
+
+    def shares(self) -> Float[Tensor, "b n"]:
+        """Share of each input token in its output token: 0 where it is dropped, summing to 1 within each group."""
+        if self.weight is not None:
+            return self.weight.masked_fill(self.group < 0, 0.0)
+        share = 1.0 / self.sizes().float()
+        return share.gather(1, self.group.clamp_min(0)).masked_fill(self.group < 0, 0.0)
+
+    def is_identity(self) -> bool:
+        """Whether every token stays itself, so that `apply` returns its input bit for bit."""
+        return self.m == self.n
+
+    def apply(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
+        """Form the output tokens: the weighted mean of each group. Differentiable; keeps dtype and device.
+
+        Sums run in float32 where `x` is narrower, so that a mean of many bf16 tokens loses nothing on the way.
+        """
+        b, n, d = x.shape
+        if (b, n) != self.group.shape:
+            raise ValueError(f"the plan is for {tuple(self.group.shape)} (clips, tokens), the tokens are {(b, n)}")
+        if self.is_identity():
+            return x
+        wide = x if x.dtype == torch.float64 else x.float()
+        if self.weight is not None:
+            wide = wide * self.weight.to(wide)[..., None]
+        rows = (self._slots + torch.arange(b, device=x.device)[:, None] * (self.m + 1)).flatten()
+        total = wide.new_zeros(b * (self.m + 1), d).index_add(0, rows, wide.reshape(b * n, d))
+        out = total.view(b, self.m + 1, d)[:, : self.m]
+        if self.weight is None:
+            out = out / self.sizes()[..., None]
+        return out.to(x.dtype)
+
+    def then(self, other: Plan) -> Plan:
+        """Composition: `self` first, `other` on its output. Keeps multiply."""
+        if other.n != self.m:
+            raise ValueError(f"the second plan reads {other.n} tokens, the first one writes {self.m}")
+        kept = self.group >= 0
+        inner = self.group.clamp_min(0)
+        group = other.group.gather(1, inner).masked_fill(~kept, -1)
+        weight = (self.shares() * other.shares().gather(1, inner)).masked_fill(group < 0, 0.0)
+        return Plan(group, other.m, weight)
