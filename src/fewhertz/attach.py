@@ -8,13 +8,13 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewhertz.families.base import Family, Windows, family_of
+from fewhertz.families.base import Family, family_of
 from fewhertz.layout import IGNORE, ClipSpan, Trim, find_clips
 from fewhertz.method import Clip, Method, parse
 from fewhertz.plan import Plan
@@ -62,7 +62,9 @@ class _Call:
         return self.run(self.original, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Call:
-        return _Call(copy.deepcopy(self.handle, memo), copy.deepcopy(self.original, memo), copy.deepcopy(self.run, memo))
+        return _Call(
+            copy.deepcopy(self.handle, memo), copy.deepcopy(self.original, memo), copy.deepcopy(self.run, memo)
+        )
 
 
 class Attached:
@@ -80,12 +82,14 @@ class Attached:
         self.method = method.at(family.rate(model.config))
         self.last = Report()
         self._before: dict[str, Any] = {}
+        self._stored: dict[str, Any] | None = None  # what a checkpoint saved compressed says in its config
 
     def _put_on(self) -> None:
         for name, run in (("forward", self._forward), ("generate", self._generate)):
             self._before[name] = self.model.__dict__.get(name)  # an instance attribute: another library's hook
             setattr(self.model, name, _Call(self, getattr(self.model, name), run))
         self.model.__dict__[_HANDLE] = self
+        self._stored = getattr(self.model.config, _SHOWN, None)
         self.model.config.audio_compression = {"method": self.asked.spec}
         setattr(self.model, _SHOWN, _Shown(f"{self.asked.spec}, {self.family.name}, site={self.method.site}"))
 
@@ -98,7 +102,10 @@ class Attached:
             if before is not None:
                 self.model.__dict__[name] = before
         del self.model.__dict__[_HANDLE]
-        del self.model.config.audio_compression
+        if self._stored is None:
+            del self.model.config.audio_compression
+        else:
+            self.model.config.audio_compression = self._stored
         delattr(self.model, _SHOWN)
 
     def __enter__(self) -> Attached:
@@ -119,9 +126,7 @@ class Attached:
             kwargs = {**bound.arguments, **kwargs}
         if not self._carries_audio(kwargs):
             return original(**kwargs)
-        call = self._prepare(kwargs)
-        call.pop("input_ids")  # forward takes ids or embeddings
-        return original(**self.family.finish(self.model, call, generating=False))
+        return original(**self._prepare(kwargs, generating=False))
 
     @torch.no_grad()
     def _generate(self, original: Callable[..., Any], inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -132,11 +137,10 @@ class Attached:
             kwargs["input_ids"] = inputs
         if not self._carries_audio(kwargs):
             return original(**kwargs)
-        ids = kwargs["input_ids"]
-        call = self._prepare(kwargs)
-        self._shorten(call, ids.shape[1] - call["input_ids"].shape[1])
-        width = call["input_ids"].shape[1]
-        out = original(**self.family.finish(self.model, call, generating=True))
+        call = self._prepare(kwargs, generating=True)
+        ids, width = kwargs["input_ids"], call["input_ids"].shape[1]
+        self._shorten(call, ids.shape[1] - width)
+        out = original(**call)
         sequences = out if isinstance(out, Tensor) else out.sequences
         prompt = ids.repeat_interleave(sequences.shape[0] // ids.shape[0], dim=0).to(sequences.device)
         whole = torch.cat([prompt, sequences[:, width:]], dim=1)
@@ -145,31 +149,39 @@ class Attached:
         out.sequences = whole
         return out
 
-    @staticmethod
-    def _shorten(call: dict[str, Any], dropped: int) -> None:
+    def _shorten(self, call: dict[str, Any], dropped: int) -> None:
         """Lengths that count the prompt mean the user's prompt, so the trimmed one has that many fewer to go."""
-        config = call.get("generation_config")
-        if config is not None and (config.max_length is not None or config.min_length):
-            config = call["generation_config"] = copy.deepcopy(config)
+        if not dropped:
+            return
+        given, own = call.get("generation_config"), self.model.generation_config
+        if given is not None:
+            given = call["generation_config"] = copy.deepcopy(given)
         for name in ("max_length", "min_length"):
-            if call.get(name):
-                call[name] = max(0, call[name] - dropped)
-            if config is not None and getattr(config, name):
-                setattr(config, name, max(0, getattr(config, name) - dropped))
+            length = call.get(name) or getattr(given, name, None) or getattr(own, name, None)
+            if length and given is not None and not call.get(name):
+                setattr(given, name, max(0, length - dropped))
+            elif length:
+                call[name] = max(0, length - dropped)
 
-    def _prepare(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _prepare(self, kwargs: dict[str, Any], generating: bool) -> dict[str, Any]:
         """Encode, compress, trim, merge: the call as the LLM is to see it."""
         call = dict(kwargs)
-        self.family.refuse(call)
+        self.family.refuse(self.model, call)
         audio = {name: call.pop(name, None) for name in self.family.audio_inputs}
+        missing = [name for name, value in audio.items() if value is None]
+        if missing:
+            raise ValueError(f"{self.family.name} hears by {', '.join(audio)}: {', '.join(missing)} is missing")
         ids: Tensor | None = call.get("input_ids")
         if ids is None or call.get("inputs_embeds") is not None:
             raise ValueError("audio is merged into the prompt by its placeholders: pass input_ids, not inputs_embeds")
         if call.get("position_ids") is not None:
             raise ValueError("position_ids of the uncompressed prompt do not fit the compressed one: leave them out")
+        past = call.get("past_key_values")
+        if past is not None and past.get_seq_length() > 0:
+            raise NotImplementedError("past_key_values hold tokens already: pass the whole prompt and an empty cache")
 
         placeholder = self.family.placeholder(self.model.config)
-        tokens, clips = self._compress(audio, ids == placeholder)
+        tokens, clips = self._compress(audio, ids, ids == placeholder)
 
         dropped = torch.zeros_like(ids, dtype=torch.bool)
         for clip, kept in zip(clips, tokens, strict=True):
@@ -187,8 +199,9 @@ class Attached:
 
         embeds = self.model.get_input_embeddings()(ids)
         audio_tokens = torch.cat(tokens).to(embeds.device, embeds.dtype)
-        call["inputs_embeds"] = embeds.masked_scatter((ids == placeholder)[..., None], audio_tokens)
-        return call
+        places = (ids == placeholder).to(embeds.device)
+        call["inputs_embeds"] = embeds.masked_scatter(places[..., None], audio_tokens)
+        return self.family.finish(self.model, call, [len(clip) for clip in tokens], generating)
 
     def _pad_id(self, ids: Tensor, mask: Tensor) -> int:
         padded = ids[mask == 0]
@@ -199,22 +212,28 @@ class Attached:
             (i for i in (getattr(text, "pad_token_id", None), getattr(text, "eos_token_id", None)) if type(i) is int), 0
         )
 
-    def _compress(self, audio: dict[str, Any], placeholders: Tensor) -> tuple[list[Tensor], list[ClipSpan]]:
+    def _compress(
+        self, audio: dict[str, Any], ids: Tensor, placeholders: Tensor
+    ) -> tuple[list[Tensor], list[ClipSpan]]:
         """Encode, and form the output tokens of each clip, (m_i, d), in the order of the placeholders."""
         method = self.method
         # the projector runs on whole windows where nothing is merged: only so is keep=1 exact to the bit
         site = "llm" if method.keep == 1 else method.site
-        windows = self.family.encode(self.model, audio, site, "scores" in method.needs)
+        windows = self.family.encode(self.model, audio, ids, site, "scores" in method.needs)
         clips = find_clips(placeholders, windows.lengths, windows.full)
+        if not clips:
+            raise ValueError("the audio is too short for a single audio token: nothing to compress")
+        ends = [0, *accumulate(windows.lengths)]
+        spans = [slice(ends[clip.first], ends[clip.last]) for clip in clips]
         rate = float(self.family.rate(self.model.config))
 
         report = Report([clip.n for clip in clips], [0] * len(clips), [None] * len(clips))
         out: list[Tensor | None] = [None] * len(clips)
         for members in self._batches(clips):
-            x = torch.stack([_valid(windows.tokens, windows, clips[i]) for i in members])
+            x = torch.stack([windows.tokens[spans[i]] for i in members])
             scores = None
             if windows.scores is not None:
-                scores = torch.stack([_valid(windows.scores, windows, clips[i]) for i in members])
+                scores = torch.stack([windows.scores[spans[i]] for i in members])
             short, plan = method.forward(x, Clip(rate, scores))
             if method.fixed_budget and short.shape[1] != method.num_tokens(x.shape[1]):
                 raise ValueError(f"{method.name} made {short.shape[1]} tokens of {x.shape[1]}, not num_tokens")
@@ -240,17 +259,14 @@ class Attached:
         return list(by_length.values())
 
 
-def _valid(values: Float[Tensor, "w t ..."], windows: Windows, clip: ClipSpan) -> Float[Tensor, "n ..."]:
-    return torch.cat([values[w, : windows.lengths[w]] for w in range(clip.first, clip.last)])
-
-
 def attached(model: nn.Module) -> Attached | None:
     """What the model wears, or `None`."""
     return _base(model).__dict__.get(_HANDLE)
 
 
 def _base(model: nn.Module) -> nn.Module:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # a PEFT-wrapped model
+    unwrap: Any = getattr(model, "get_base_model", None)  # of a PEFT-wrapped model
+    return model if unwrap is None else unwrap()
 
 
 def compress(model: nn.Module, method: str | Method) -> Attached:
@@ -280,7 +296,7 @@ def compress(model: nn.Module, method: str | Method) -> Attached:
     parsed = parse(method)
     if parsed.site not in family.sites:
         raise ValueError(
-            f'{family.name} can be compressed at {" or ".join(family.sites)} only: '
+            f"{family.name} can be compressed at {' or '.join(family.sites)} only: "
             "its projector joins several encoder frames into one audio token"
         )
     handle = Attached(base, family, parsed)

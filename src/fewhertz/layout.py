@@ -22,17 +22,23 @@ class ClipSpan:
     last: int
 
 
-def find_clips(placeholders: Bool[Tensor, "b l"], lengths: list[int], full: int) -> list[ClipSpan]:
+def find_clips(placeholders: Bool[Tensor, "b l"], lengths: list[int], full: int | None) -> list[ClipSpan]:
     """Give each encoder window its placeholders, in order, and join the windows of one audio into a clip.
 
     The true lengths rule, not runs of placeholders: a window ends where its length says, and continues the clip
-    before it only where that one's last window is full and no text stands between them.
+    before it only where that one's last window is full and no text stands between them. A window too short for a
+    token (the last one of an audio of 30.01 s) is in no clip.
+
+    Args:
+        placeholders: where the prompts hold audio.
+        lengths: audio tokens of each window.
+        full: audio tokens of a full window; None: every window is a clip.
 
     Raises:
         ValueError: where placeholders and audio tokens disagree in number or place.
     """
     rows, columns = placeholders.nonzero(as_tuple=True)
-    if len(rows) != sum(lengths) or 0 in lengths:
+    if len(rows) != sum(lengths):
         raise ValueError(
             f"the prompt has {len(rows)} audio placeholders, the audio has {sum(lengths)} tokens "
             f"({', '.join(map(str, lengths))} per window): use the model's own processor for both, "
@@ -42,6 +48,8 @@ def find_clips(placeholders: Bool[Tensor, "b l"], lengths: list[int], full: int)
     clips: list[ClipSpan] = []
     offset = 0
     for window, n in enumerate(lengths):
+        if n == 0:
+            continue
         row, start = row_list[offset], column_list[offset]
         if row_list[offset + n - 1] != row or column_list[offset + n - 1] != start + n - 1:
             raise ValueError(f"the {n} placeholders of audio window {window} are not one run in one row of the prompt")
@@ -75,9 +83,13 @@ class Trim:
         """Lay out a batch without its `dropped` positions.
 
         Raises:
-            ValueError: where some rows are padded on the left and some on the right.
+            ValueError: where some rows are padded on the left and some on the right, or the mask has another shape.
         """
         b, length = dropped.shape
+        if attention_mask is not None and attention_mask.shape != dropped.shape:
+            raise ValueError(
+                f"attention_mask is {tuple(attention_mask.shape)}, input_ids are {(b, length)}: pass a 2-d one"
+            )
         columns = torch.arange(length, device=dropped.device).expand(b, length)
         real = torch.ones_like(dropped) if attention_mask is None else attention_mask.bool()
         first = torch.where(real, columns, length).amin(1, keepdim=True)

@@ -11,7 +11,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,35 +26,58 @@ _CHUNK_ELEMENTS = 1 << 22  # logits held at once, over batch, heads, queries of 
 class Received:
     """Filled while the marked attention layer runs."""
 
-    valid: Bool[Tensor, "b t"]
+    valid: Bool[Tensor, "b t"] | None
+    masked: bool
     attend: Callable[..., Any]
-    scores: Float[Tensor, "b t"] | None = None
+    calls: list[Float[Tensor, "b t"]] = field(default_factory=list)
+
+    @property
+    def scores(self) -> Float[Tensor, "b t"]:
+        """Attention received by each frame; b = 1 where the encoder packs its clips and attends block by block."""
+        return torch.cat(self.calls, dim=1)
 
 
-def column_means(
+def column_sums(
     query: Float[Tensor, "b h t e"],
-    key: Float[Tensor, "b h t e"],
-    mask: Tensor | None,
+    key: Float[Tensor, "b g t e"],
     scaling: float,
-    valid: Bool[Tensor, "b t"],
+    queries: Bool[Tensor, "b t"] | None = None,
+    keys: Bool[Tensor, "b t"] | None = None,
 ) -> Float[Tensor, "b t"]:
-    """Attention that each key receives: the softmax's columns, mean over heads and valid queries (2511.14293, §3).
+    """Attention that each key receives: the softmax's columns, summed over valid queries, mean over heads.
 
-    The papers do not say how heads are reduced; the mean is our choice. Rows of padding count for nothing.
+    2511.14293 scores a frame by the mean over queries. The sum is that mean times the number of queries: the same
+    factor for all frames of one attention matrix, so ranks are the same, and, unlike the mean, on one scale over the
+    windows of a clip, a short last window among them: where all frames are valid it is 1 on average in each. The paper
+    does not say how heads are reduced; the mean is our choice.
+
+    Args:
+        query: queries, as the attention function gets them.
+        key: keys, with g ≤ h heads.
+        scaling: factor of the logits.
+        queries: which queries count; None: all.
+        keys: which keys may be looked at; None: all.
     """
     b, heads, n, _ = query.shape
-    total = query.new_zeros(b, key.shape[2], dtype=torch.float32)
-    step = max(1, _CHUNK_ELEMENTS // (b * heads * key.shape[2]))
+    key = key.repeat_interleave(heads // key.shape[1], dim=1).transpose(2, 3)
+    counts = query.new_ones(b, n, dtype=torch.float32) if queries is None else queries.to(query.device).float()
+    hidden = None if keys is None else ~keys.to(query.device)[:, None, None, :]
+    total = query.new_zeros(b, key.shape[3], dtype=torch.float32)
+    step = max(1, _CHUNK_ELEMENTS // (b * heads * key.shape[3]))
     for start in range(0, n, step):
         rows = slice(start, start + step)
-        logits = (query[:, :, rows] @ key.transpose(2, 3)).float() * scaling
-        if mask is not None:
-            part = mask[:, :, rows] if mask.shape[2] > 1 else mask
-            logits = logits.masked_fill(~part, float("-inf")) if part.dtype == torch.bool else logits + part
-        # a row of padding may have no key at all: its softmax is NaN, and it is not a valid query
-        probabilities = logits.softmax(-1).mean(1).masked_fill(~valid[:, rows, None], 0.0)
-        total += probabilities.sum(1)
-    return total / valid.sum(1, keepdim=True).clamp_min(1)
+        logits = (query[:, :, rows] * scaling @ key).float()
+        if hidden is not None:
+            logits.masked_fill_(hidden, torch.finfo(logits.dtype).min)  # finite: an empty window is no NaN
+        # a row of ones and zeros times the probabilities of each head: no copy of them is made
+        total += (counts[:, None, None, rows] @ logits.softmax(-1)).sum((1, 2))
+    return total / heads
+
+
+def token_means(scores: Float[Tensor, "... t"], frames: int) -> Float[Tensor, "... n"]:
+    """Average each `frames` consecutive encoder frames that form one audio token; a rest forms none."""
+    n = scores.shape[-1] // frames
+    return scores[..., : n * frames].unflatten(-1, (n, frames)).mean(-1)
 
 
 def _attend_and_record(
@@ -63,30 +86,48 @@ def _attend_and_record(
     received: Received = module.__dict__["_fewhertz_received"]
     with torch.no_grad():
         scaling = kwargs.get("scaling")
-        received.scores = column_means(
-            query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling, received.valid
+        received.calls.append(
+            column_sums(
+                query,
+                key,
+                query.shape[-1] ** -0.5 if scaling is None else scaling,
+                queries=received.valid,
+                keys=received.valid if received.masked else None,
+            )
         )
     return received.attend(module, query, key, value, attention_mask, **kwargs)
 
 
 @contextmanager
-def attention_received(attention: nn.Module, valid: Bool[Tensor, "b t"]) -> Iterator[Received]:
+def attention_received(
+    attention: nn.Module, valid: Bool[Tensor, "b t"] | None = None, masked: bool = True
+) -> Iterator[Received]:
     """Record what each frame receives while `attention`, one layer's self-attention module, runs once.
 
     Args:
-        attention: a module that picks its kernel by `config._attn_implementation`, as transformers' do.
-        valid: frames that are audio, not padding.
+        attention: a module that picks its kernel by `config._attn_implementation`, as transformers' do. A module that
+            attends block by block (packed clips) calls the kernel once a block.
+        valid: frames that are audio, not padding; None: all.
+        masked: whether the encoder hides padding from attention too.
 
     Yields:
-        An object whose `scores` (b, t) are there after the encoder has run.
+        An object whose `scores` are there after the encoder has run.
+
+    Raises:
+        NotImplementedError: where the encoder runs another kernel than sdpa or eager.
     """
     from transformers import AttentionInterface
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    AttentionInterface.register(_IMPLEMENTATION, _attend_and_record)
     config: Any = attention.config
+    if config._attn_implementation not in ("sdpa", "eager"):
+        raise NotImplementedError(
+            f"attention scores are captured from sdpa or eager attention, the audio encoder runs "
+            f"{config._attn_implementation!r}: load the model with attn_implementation={{'audio_config': 'sdpa'}}"
+        )
+    AttentionInterface.register(_IMPLEMENTATION, _attend_and_record)
     eager = getattr(sys.modules[type(attention).__module__], "eager_attention_forward", None)
-    received = Received(valid, ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager))
+    received = Received(valid, masked, ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager))
     own = copy.copy(config)  # the mask is made from the encoder's config, which stays as it is
     own._attn_implementation_internal = _IMPLEMENTATION
     attention.config = own

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, TypeAlias
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+MEL_HZ = 100  # mel frames per second of Whisper's front end: 16,000 samples over hops of 160
+
+Config: TypeAlias = Any  # a transformers configuration: attributes differ by family
+
 FAMILIES: list[Family] = []
+
+_THINKER = "only its thinker hears: compress that, fewhertz.compress(model.thinker, …)"
+_SUMMED = "it adds audio to the embedding of every text token as the stream comes in: there are no audio tokens to drop"
+# classes and model types that look like a family and are none, and why
+REFUSED = {
+    "Qwen2_5OmniForConditionalGeneration": _THINKER,
+    "Qwen3OmniMoeForConditionalGeneration": _THINKER,
+    "VoxtralRealtimeForConditionalGeneration": _SUMMED,
+    "KyutaiSpeechToTextForConditionalGeneration": _SUMMED,
+    "qwen2_5_omni": "only its thinker hears: use config.thinker_config",
+    "qwen3_omni_moe": "only its thinker hears: use config.thinker_config",
+    "voxtral_realtime": _SUMMED,
+    "kyutai_speech_to_text": _SUMMED,
+}
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Encoded audio, a row for each encoder window, in the order of the placeholders.
+    """Encoded audio: the encoder's windows, one after the other without padding, in the order of the placeholders.
 
     Args:
-        tokens: audio tokens at the method's site, padded on the right.
-        lengths: audio tokens that are real, per window.
+        tokens: audio tokens at the method's site.
+        lengths: audio tokens of each window; they add up to n.
         full: audio tokens of a full window. A full window and the one that follows it without text between them
-            are the same clip.
-        scores: attention received by each token, where it was asked for.
+            are the same clip. None: a window is a clip, whatever its length.
+        scores: attention received by each token (`scores.column_sums`), where it was asked for.
     """
 
-    tokens: Float[Tensor, "w t d"]
+    tokens: Float[Tensor, "n d"]
     lengths: list[int]
-    full: int
-    scores: Float[Tensor, "w t"] | None = None
-
-
-class Config(Protocol):
-    """A transformers configuration: attributes differ by family."""
-
-    def __getattr__(self, name: str) -> Any: ...
+    full: int | None
+    scores: Float[Tensor, " n"] | None = None
 
 
 class Family:
     """One architecture: where its audio tokens come from and how they enter the LLM.
 
-    A subclass is one file: it fills the class variables, `rate`, `placeholder` and `encode`, and is registered by
-    `class MyFamily(Family, name="my-family")` plus an import line in `families/__init__.py`.
+    A subclass is one file: it fills the class variables, `rate` and `encode` (`project` where it has the site
+    `"encoder"`), and is registered by `class MyFamily(Family, name="my-family")` plus an import line in
+    `families/__init__.py`.
     """
 
     name: ClassVar[str]
@@ -64,13 +79,20 @@ class Family:
         """Token id that stands for one audio token in `input_ids`."""
         return config.audio_token_id
 
-    def encode(self, model: nn.Module, audio: dict[str, Any], site: str, scores: bool) -> Windows:
+    def encode(
+        self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"], site: str, scores: bool
+    ) -> Windows:
         """Run the audio encoder as the stock model does, bit for bit.
 
         Args:
+            model: the model, its LLM and head included.
             audio: the arguments of the call named in `audio_inputs`.
+            input_ids: the prompts, every placeholder in place.
             site: `"llm"`: tokens after the projector; `"encoder"`: before it.
             scores: whether to capture attention received in the last encoder layer, at the LLM's rate.
+
+        Raises:
+            NotImplementedError: where scores are asked for and cannot be had.
         """
         raise NotImplementedError
 
@@ -78,12 +100,32 @@ class Family:
         """Bring tokens of the site `"encoder"` into the LLM's input space."""
         raise NotImplementedError
 
-    def refuse(self, call: dict[str, Any]) -> None:
+    def refuse(self, model: nn.Module, call: dict[str, Any]) -> None:
         """Raise `NotImplementedError`, by name, for calls that cannot be compressed."""
 
-    def finish(self, model: nn.Module, call: dict[str, Any], generating: bool) -> dict[str, Any]:
-        """Last changes to the call's arguments once `input_ids` are trimmed and `inputs_embeds` are merged."""
+    def finish(self, model: nn.Module, call: dict[str, Any], counts: list[int], generating: bool) -> dict[str, Any]:
+        """Last changes to the call's arguments once `input_ids` are trimmed and `inputs_embeds` are merged.
+
+        Args:
+            model: the model.
+            call: arguments; may be changed.
+            counts: audio tokens of each clip, compressed, in the order of the placeholders.
+            generating: whether `generate` is called, which takes both, or `forward`, which takes one of them.
+        """
+        if not generating:
+            del call["input_ids"]
         return call
+
+
+@contextmanager
+def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the first argument of every call of `module`."""
+    seen: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def known() -> str:
@@ -91,11 +133,21 @@ def known() -> str:
     return ", ".join(f"{f.name} ({'/'.join(f.model_classes)})" for f in FAMILIES)
 
 
+def _unknown(what: str, names: set[str]) -> TypeError:
+    for name in names & REFUSED.keys():
+        return TypeError(f"{name} cannot be compressed: {REFUSED[name]}")
+    return TypeError(
+        f"fewhertz does not know {what}; known: {known()}. "
+        "To add one, write a file like fewhertz/families/qwen2_audio.py (CONTRIBUTING.md)."
+    )
+
+
 def family_of(model: nn.Module) -> Family:
     """The family of a model.
 
     Raises:
-        TypeError: for an unknown one; names those that are known and says how to add one.
+        TypeError: for an unknown one, naming those that are known and how to add one, and for one that cannot be
+            compressed, saying why.
     """
     import fewhertz.families  # noqa: F401  (fills FAMILIES; here, since the families import this module)
 
@@ -103,21 +155,18 @@ def family_of(model: nn.Module) -> Family:
     for family in FAMILIES:
         if names & set(family.model_classes):
             return family
-    raise TypeError(
-        f"fewhertz does not know the audio model {type(model).__name__}; known: {known()}. "
-        "To add one, write a file like fewhertz/families/qwen2_audio.py (CONTRIBUTING.md)."
-    )
+    raise _unknown(f"the audio model {type(model).__name__}", names)
 
 
 def family_of_config(config: Config) -> Family:
     """The family of a configuration, without a model.
 
     Raises:
-        TypeError: for an unknown one; names those that are known.
+        TypeError: as `family_of`.
     """
     import fewhertz.families  # noqa: F401
 
     for family in FAMILIES:
         if config.model_type in family.model_types:
             return family
-    raise TypeError(f"fewhertz does not know the model type {config.model_type!r}; known: {known()}")
+    raise _unknown(f"the model type {config.model_type!r}", {config.model_type})

@@ -7,13 +7,11 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fewhertz.families.base import Config, Family, Windows
-from fewhertz.scores import attention_received
-
-MEL_HZ = 100  # mel frames per second of Whisper's front end: 16,000 samples over hops of 160
+from fewhertz.families.base import MEL_HZ, Config, Family, Windows
+from fewhertz.scores import attention_received, token_means
 
 
 class Qwen2Audio(Family, name="qwen2-audio"):
@@ -27,34 +25,35 @@ class Qwen2Audio(Family, name="qwen2-audio"):
     def rate(self, config: Config) -> Fraction:
         return Fraction(MEL_HZ, 4)
 
-    def encode(self, model: nn.Module, audio: dict[str, Any], site: str, scores: bool) -> Windows:
+    def encode(
+        self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"], site: str, scores: bool
+    ) -> Windows:
         from transformers.masking_utils import create_bidirectional_mask
 
-        core = model.model
+        core: Any = model.base_model
         tower = core.audio_tower
         features = audio["input_features"].to(tower.device)
-        mel_mask = audio["feature_attention_mask"].to(tower.device)
-        frames, lengths = tower._get_feat_extract_output_lengths(mel_mask.sum(-1))
+        frames = (audio["feature_attention_mask"].to(tower.device).sum(-1) - 1) // 2 + 1
+        lengths = frames // 2
         steps = (features.shape[-1] - 2) // 2 + 1
         valid = torch.arange(steps, device=frames.device) < frames[:, None]
         # the mask takes its shape and dtype from here
-        dummy = torch.zeros(len(valid), steps, 1, dtype=model.get_input_embeddings().weight.dtype, device=valid.device)
-        mask = create_bidirectional_mask(config=tower.config, inputs_embeds=dummy, attention_mask=valid.long())
+        embeddings: Any = core.get_input_embeddings()
+        dummy = torch.zeros(len(valid), steps, 1, dtype=embeddings.weight.dtype, device=valid.device)
 
-        capture = attention_received(tower.layers[-1].self_attn, valid) if scores else nullcontext()
-        with capture as received:
+        with attention_received(tower.layers[-1].self_attn, valid) if scores else nullcontext() as received:
+            mask = create_bidirectional_mask(config=tower.config, inputs_embeds=dummy, attention_mask=valid.long())
             hidden = tower(features, attention_mask=mask).last_hidden_state
+        real = torch.arange(steps // 2, device=lengths.device) < lengths[:, None]
+        # the projector runs on whole windows, as in the stock model: other shapes may round differently
+        tokens = hidden if site == "encoder" else core.multi_modal_projector(hidden)
         return Windows(
-            tokens=hidden if site == "encoder" else core.multi_modal_projector(hidden),
+            tokens=tokens[real.to(tokens.device)],
             lengths=lengths.tolist(),
-            full=steps // 2,
-            scores=halve(received.scores) if received else None,
+            full=None,
+            scores=token_means(received.scores, 2)[real] if received else None,
         )
 
     def project(self, model: nn.Module, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
-        return model.model.multi_modal_projector(tokens)
-
-
-def halve(scores: Float[Tensor, "w t"]) -> Float[Tensor, "w t/2"]:
-    """Average pairs of frames: the encoder's 50 Hz to the LLM's 25 Hz."""
-    return nn.functional.avg_pool1d(scores[:, None], 2)[:, 0]
+        core: Any = model.base_model
+        return core.multi_modal_projector(tokens)
