@@ -37,6 +37,8 @@ def seconds(default: float) -> Any:
 
 def _fraction(value: Any, what: str) -> Fraction:
     try:
+        if isinstance(value, str) and "/" not in value:
+            value = float(value)  # Fraction("1e999999999") would fill the memory with digits
         # 1/3 as a float is meant as 1/3; no budget needs a finer denominator than this
         return Fraction(value).limit_denominator(1_000_000)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError):
@@ -136,17 +138,17 @@ class Method:
 
     def plan(self, x: Float[Tensor, "b n d"], clip: Clip) -> Plan:
         """`assign` with the count filled in and what it needs checked."""
-        b, n, _ = x.shape
+        b, n, _ = x.shape  # the decision itself is not differentiated: `assign` gets its tokens detached
         if "scores" in self.needs and clip.scores is None:
             raise ValueError(f"{self.name} needs the encoder's attention scores, and none were captured")
         if not self.fixed_budget:
             if b != 1:
                 raise ValueError(f"the count of {self.name} follows content: one clip at a time, got {b}")
-            return self.assign(x, n, clip)
+            return self.assign(x.detach(), n, clip)
         m = self.num_tokens(n)
         if m == n:
             return Plan.identity(b, n, x.device)
-        return self.assign(x, m, clip)
+        return self.assign(x.detach(), m, clip)
 
     def forward(self, x: Float[Tensor, "b n d"], clip: Clip) -> tuple[Float[Tensor, "b m d"], Plan | None]:
         """Compress `b` clips of equal length: the output tokens, and the plan that formed them (learned: `None`)."""
@@ -241,7 +243,9 @@ def parse(spec: str | Method) -> Method:
 
     match = _SPEC.fullmatch(steps[0])
     if match is None:
-        raise ValueError(f'cannot read {spec!r}: write name(parameter=value)@keep=1/3 or name@8Hz, e.g. "pool@keep=1/3"')
+        raise ValueError(
+            f'cannot read {spec!r}: write name(parameter=value)@keep=1/3 or name@8Hz, e.g. "pool@keep=1/3"'
+        )
     name = match["name"]
     if name not in METHODS:
         raise ValueError(f"no method named {name!r}; known: {', '.join(sorted(METHODS))} (your own: --import MODULE)")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 
@@ -52,11 +52,9 @@ class Plan:
         Groups with the same mean position stand in the order of their first members.
         """
         raw = cls(group, m, weight)
-        first = raw._positions("amin")
-        # float64 keeps the two keys apart: centres are multiples of 1/size, firsts are divided below that step
-        n = group.shape[1]
-        key = raw.centres().double() + first.double() / (4.0 * n * n)
-        order = key.argsort(dim=1, stable=True)
+        # two stable sorts, the later key first; in float64, as float32 cannot tell the centres of a long clip apart
+        by_first = raw._positions("amin").argsort(dim=1, stable=True)
+        order = by_first.gather(1, raw._means().gather(1, by_first).argsort(dim=1, stable=True))
         rank = torch.empty_like(order).scatter_(1, order, torch.arange(m, device=group.device).expand_as(order))
         renumbered = rank.gather(1, group.clamp_min(0)).masked_fill(group < 0, -1)
         return cls(renumbered, m, weight)
@@ -82,13 +80,15 @@ class Plan:
         out = torch.zeros(self.group.shape[0], self.m + 1, dtype=torch.long, device=self.group.device)
         return out.scatter_add(1, self._slots, torch.ones_like(self._slots))[:, : self.m]
 
-    def centres(self) -> Float[Tensor, "b m"]:
-        """Mean input position of the members of each output token, in input tokens."""
+    def _means(self) -> Float64[Tensor, "b m"]:
         b, n = self.group.shape
         positions = torch.arange(n, dtype=torch.float64, device=self.group.device).expand(b, n)
         out = torch.zeros(b, self.m + 1, dtype=torch.float64, device=self.group.device)
-        total = out.scatter_add(1, self._slots, positions)[:, : self.m]
-        return (total / self.sizes()).float()
+        return out.scatter_add(1, self._slots, positions)[:, : self.m] / self.sizes()
+
+    def centres(self) -> Float[Tensor, "b m"]:
+        """Mean input position of the members of each output token, in input tokens."""
+        return self._means().float()
 
     def spans(self, rate: float) -> Float[Tensor, "b m 2"]:
         """Start and end in seconds of what each output token stands for.
@@ -122,11 +122,14 @@ class Plan:
         wide = x if x.dtype == torch.float64 else x.float()
         if self.weight is not None:
             wide = wide * self.weight.to(wide)[..., None]
-        rows = (self._slots + torch.arange(b, device=x.device)[:, None] * (self.m + 1)).flatten()
-        total = wide.new_zeros(b * (self.m + 1), d).index_add(0, rows, wide.reshape(b * n, d))
-        out = total.view(b, self.m + 1, d)[:, : self.m]
+        # the output rows of all clips in one run, then one row that takes what is dropped; sums and quotients in place,
+        # since fresh memory costs more than the arithmetic
+        clip = torch.arange(b, device=x.device)[:, None]
+        rows = torch.where(self.group < 0, b * self.m, self.group + clip * self.m).flatten()
+        total = wide.new_zeros(b * self.m + 1, d).index_add_(0, rows, wide.reshape(b * n, d))
+        out = total[: b * self.m].view(b, self.m, d)
         if self.weight is None:
-            out = out / self.sizes()[..., None]
+            out = out.div_(self.sizes()[..., None])
         return out.to(x.dtype)
 
     def then(self, other: Plan) -> Plan:

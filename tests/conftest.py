@@ -1,0 +1,41 @@
+"""What all tests share."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Shapes in signatures are checked in tests, and cost nothing in production. Before anything imports fewhertz.
+install_import_hook(
+    [f"fewhertz.{name}" for name in ("families", "layout", "methods", "plan", "scores")], "beartype.beartype"
+)
+
+
+own_methods: list[str] = []  # names of the methods that `--import` brought, for tests/test_contract.py
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--import",
+        action="append",
+        default=[],
+        dest="own_methods",
+        metavar="MODULE|FILE",
+        help="methods of your own, for tests/test_contract.py to run on",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("own_methods"):
+        return
+    import fewhertz.methods  # noqa: F401  (fills METHODS)
+    from fewhertz.method import METHODS
+
+    shipped = set(METHODS)
+    for name in config.getoption("own_methods"):
+        path = Path(name)
+        sys.path.insert(0, str(path.parent.resolve()))
+        importlib.import_module(path.stem if path.suffix == ".py" else name)
+    own_methods.extend(sorted(set(METHODS) - shipped))
