@@ -1,8 +1,41 @@
 """fewhertz: fewer audio tokens per second, the same answer."""
 
-from fewhertz.attach import Attached, attached, compress
-from fewhertz.method import Chain, Clip, Method, parse
-from fewhertz.plan import Plan
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewhertz.attach import Attached, attached, compress
+    from fewhertz.audio import AudioError
+    from fewhertz.checkpoint import load
+    from fewhertz.method import Chain, Clip, Method, parse
+    from fewhertz.plan import Plan
 
 __version__ = "0.1.0"
-__all__ = ["Attached", "Chain", "Clip", "Method", "Plan", "attached", "compress", "parse"]
+__all__ = ["Attached", "AudioError", "Chain", "Clip", "Method", "Plan", "attached", "compress", "load", "parse"]
+
+# Names are looked up at first use: `import fewhertz` and `fewhertz --help` then need no torch.
+_HOME = {
+    "Attached": "attach",
+    "attached": "attach",
+    "compress": "attach",
+    "AudioError": "audio",
+    "load": "checkpoint",
+    "Chain": "method",
+    "Clip": "method",
+    "Method": "method",
+    "parse": "method",
+    "Plan": "plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fewhertz' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"fewhertz.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,287 @@
+"""Models as directories: find one, load it with the method that it wears, write one that wears a method."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from fewhertz.attach import compress
+from fewhertz.families.base import FAMILIES, Config, Family, family_of_config
+from fewhertz.method import Method, parse
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What a model needs beside its weights. Weights are fetched by the name that transformers gives them: some
+# repositories hold a second copy in another format.
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+WEIGHTS = ["model.safetensors", "model-*.safetensors"]
+COPIED = {".json", ".jinja", ".txt", ".model", ".md", ""}  # suffixes, beside the weights; "": LICENSE, NOTICE
+PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+MAX_CONFIG_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk that fewhertz can compress; nothing of its weights is read.
+
+    Attributes:
+        config: what the family reads (of an omni model, its thinker's).
+        worn: spec of the method that the checkpoint carries, or `None`.
+    """
+
+    directory: Path
+    family: Family
+    model_class: Any
+    config: Config
+    worn: str | None
+
+    def fit(self, method: str | Method) -> Method:
+        """The method with its budget bound to this model's rate.
+
+        Raises:
+            ValueError: where it is malformed, unknown or cannot act on this model.
+        """
+        parsed = parse(method)
+        if parsed.site not in self.family.sites:
+            raise ValueError(f"{self.family.name} can be compressed at {' or '.join(self.family.sites)} only")
+        return parsed.at(self.family.rate(self.config))
+
+
+def locate(model: str | Path, *, weights: bool = True) -> Path:
+    """The directory of a model: `pocket`, a directory, or a hub id, which is downloaded (the only use of the network).
+
+    Args:
+        model: a hub id, a directory, or `pocket`.
+        weights: whether a hub id's weights are wanted too.
+
+    Raises:
+        ValueError: where there is no such model; says what is possible.
+    """
+    name = str(model)
+    if name == "pocket":
+        from fewhertz.pocket import path
+
+        return Path(path())
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise ValueError(f"{name} is no model: it has no config.json")
+        return directory
+    likely_path = isinstance(model, Path) or directory.exists() or directory.parts[:1] in (("/",), (".",), ("..",))
+    # "models/tiny" beside a directory "models" is a slip of the pen, not a hub id
+    if likely_path or HUB_ID.fullmatch(name) is None or Path(directory.parts[0]).is_dir():
+        raise ValueError(f"no model {name!r}: give a hub id (owner/name), a directory with config.json, or pocket")
+    return _download(name, SMALL_FILES + WEIGHTS if weights else SMALL_FILES)
+
+
+def _download(hub_id: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=[*patterns, "LICENSE*", "NOTICE*"]))
+    # the hub's errors are of many unrelated classes and run over many lines
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"cannot get {hub_id} from the Hugging Face Hub ({reason})") from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if file.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{file} is too large to be a configuration")
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        raise ValueError(f"{file} is not JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} is not a JSON object")
+    return value
+
+
+def _family(config: dict[str, Any]) -> Family:
+    import fewhertz.families  # noqa: F401  (fills FAMILIES)
+
+    thinker = config.get("thinker_config")
+    types = {config.get("model_type"), thinker.get("model_type") if isinstance(thinker, dict) else None}
+    for family in FAMILIES:
+        if types & set(family.model_types):
+            return family
+    unknown: Any = SimpleNamespace(model_type=config.get("model_type"))
+    return family_of_config(unknown)  # raises, with the names of those that are known
+
+
+def _weights(directory: Path) -> list[str]:
+    """Names of the weight files, all of them there and safetensors."""
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        parts = _read_json(index).get("weight_map")
+        names = set(parts.values()) if isinstance(parts, dict) else set()
+        for name in sorted(map(str, names)):
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise ValueError(f"{index} names a file that is no safetensors file beside it: {name}")
+            if not (directory / name).is_file():
+                raise ValueError(f"{directory} is incomplete: {name} is missing")
+        if names:
+            return sorted(names)
+    elif (directory / "model.safetensors").is_file():
+        return ["model.safetensors"]
+    pickled = sorted(f.name for f in directory.iterdir() if f.suffix in PICKLED)
+    found = f"; {', '.join(pickled[:3])} is refused: pickles can run code" if pickled else ""
+    raise ValueError(f"{directory} has no model.safetensors{found}")
+
+
+def open_checkpoint(model: str | Path, *, weights: bool = True) -> Checkpoint:
+    """Find a model and read its configuration.
+
+    Args:
+        model: a hub id, a directory, or `pocket`.
+        weights: whether its weights must be there too.
+
+    Raises:
+        ValueError: where there is no such model, or its weights are not in safetensors.
+        TypeError: for an unknown family; names those that are known.
+    """
+    import transformers
+
+    directory = locate(model, weights=weights)
+    raw = _read_json(directory / "config.json")
+    family = _family(raw)
+    if weights:
+        _weights(directory)
+    named = raw.get("architectures")
+    names = [n for n in named if n in family.model_classes] if isinstance(named, list) else []
+    model_class = getattr(transformers, (names or list(family.model_classes))[0])
+    carried = raw.get("audio_compression")
+    worn = carried.get("method") if isinstance(carried, dict) else None
+    if carried is not None and not isinstance(worn, str):
+        raise ValueError(f'{directory}/config.json: audio_compression is {{"method": "pool@keep=1/3"}}, got {carried}')
+    config = model_class.config_class.from_pretrained(directory, local_files_only=True)
+    return Checkpoint(directory, family, model_class, config, worn)
+
+
+def load(
+    model: str | Path,
+    method: str | Method | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> tuple[Any, Any]:
+    """A model that wears a method, and its processor.
+
+    Args:
+        model: a hub id, a directory, or `pocket`.
+        method: a method or its spec; `None`: the one that the checkpoint carries, if any.
+        device: where to; `None`: the GPU where there is one, else the CPU.
+        dtype: of the weights, such as `"bfloat16"`; `None`: the checkpoint's own.
+
+    Raises:
+        ValueError: where the model, the method, the device or the dtype is none; for weights that are not safetensors.
+        TypeError: for an unknown family; names those that are known.
+
+    Example:
+        >>> model, processor = fewhertz.load("pocket", "pool@keep=1/3")
+    """
+    from transformers import AutoProcessor
+
+    checkpoint = open_checkpoint(model)
+    place = _device(device)
+    kind = _dtype(dtype)
+    spec = checkpoint.worn if method is None else method
+    if spec is not None:
+        try:
+            checkpoint.fit(spec)
+        except ValueError as error:
+            raise ValueError(str(error) if method else f"{model} carries {spec!r}: {error}") from None
+    net = checkpoint.model_class.from_pretrained(
+        checkpoint.directory, config=checkpoint.config, dtype=kind, use_safetensors=True, local_files_only=True
+    )
+    net = net.eval().to(place)
+    processor = AutoProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
+    if spec is not None:
+        compress(net, spec)
+    return net, processor
+
+
+def load_processor(checkpoint: Checkpoint) -> Any:
+    """The processor alone: no weights."""
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"no device {str(device)!r} here: cpu, cuda, cuda:1 or mps") from None
+    return place
+
+
+def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
+    if dtype is None:
+        return "auto"
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if kind not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype is float32, bfloat16 or float16, got {dtype!r}")
+    return kind
+
+
+def save_compressed(model: str | Path, method: str | Method, out: str | Path) -> Path:
+    """Write a checkpoint that carries a method: the model's files, and `audio_compression` in its config.json.
+
+    Weights are copied as files and never loaded. `load` wears the method again, and so does vLLM.
+
+    Args:
+        model: a hub id, a directory, or `pocket`.
+        method: a method or its spec.
+        out: a directory that is empty or not there.
+
+    Raises:
+        ValueError: where `out` has something in it, or the model or the method is none.
+    """
+    target = Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} is there and not empty: name another directory")
+    checkpoint = open_checkpoint(model)
+    checkpoint.fit(method)
+    there = sorted(checkpoint.directory.iterdir()) + sorted(checkpoint.directory.glob("additional_chat_templates/*"))
+    files = [f for f in there if f.suffix in COPIED and f.is_file() and not f.name.startswith(".")]
+    files += [checkpoint.directory / name for name in _weights(checkpoint.directory)]
+    for file in files:
+        _refuse_escape(file, checkpoint.directory)
+    config = _read_json(checkpoint.directory / "config.json")
+    config["audio_compression"] = {"method": parse(method).spec}
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # a copy that is broken off leaves nothing that looks like a model
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for file in files:
+            copy = part / file.relative_to(checkpoint.directory)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
+        (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+        part.chmod(0o755)
+        part.replace(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return target
+
+
+def _refuse_escape(file: Path, directory: Path) -> None:
+    """A link may lead within the model, or to the hub cache's own blobs, and nowhere else."""
+    root = directory.resolve()
+    blobs = root.parent.parent / "blobs"
+    real = file.resolve()
+    if root not in real.parents and not (root.parent.name == "snapshots" and blobs in real.parents):
+        raise ValueError(f"{file} is a link that leads out of the model")

@@ -1,0 +1,625 @@
+"""The command line: one verb a job. Text and tables go to standard output, everything else to standard error."""
+
+# Nothing heavy is imported up here: `fewhertz --help` answers at once.
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import fewhertz
+
+if TYPE_CHECKING:
+    from fewhertz.cost import Cost
+    from fewhertz.run import Piece
+
+
+class _Group(TyperGroup):
+    """Bad usage is one or two lines and exit status 2, without a box and without a traceback."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except Exception as error:
+            if not standalone_mode or not hasattr(error, "format_message"):
+                raise
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "fewhertz"
+            print(f"fewhertz: {error.format_message()} ({command} --help)", file=sys.stderr)
+            sys.exit(getattr(error, "exit_code", 2))
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Fewer audio tokens per second, the same answer.",
+    epilog='fewhertz run pocket speech.wav --method "pool@keep=1/3"',
+)
+
+
+class Task(Enum):
+    """What to ask of audio."""
+
+    transcribe = "transcribe"
+    translate = "translate"
+    describe = "describe"
+    ask = "ask"
+
+
+MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="A hub id, a directory, or pocket.", show_default=False)]
+FILES = Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio files.", show_default=False)]
+METHOD = Annotated[
+    str | None,
+    typer.Option("--method", "-m", metavar="SPEC", help='Such as "pool@keep=1/3" or "ltbm(window=0.32s)@8Hz".'),
+]
+THE_METHOD = Annotated[
+    str, typer.Option("--method", "-m", metavar="SPEC", help='Such as "pool@keep=1/3".', show_default=False)
+]
+IMPORT = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="MODULE|FILE", help="Python module or file with methods of your own; repeatable."),
+]
+JSON = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the GPU where there is one.")]
+
+
+class BadUsage(Exception):
+    """Input that cannot be worked on: exit status 2."""
+
+    exit_code = 2
+
+    def format_message(self) -> str:
+        """What the user reads."""
+        return str(self)
+
+
+@contextmanager
+def _bad_usage() -> Iterator[None]:
+    """What is checked before any work: errors in it are the user's input."""
+    from fewhertz.run import one_line
+
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
+        raise BadUsage(one_line(error)) from error
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fewhertz {fewhertz.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _import(names: list[str] | None) -> None:
+    for name in names or []:
+        file = Path(name)
+        try:
+            if file.suffix == ".py":
+                _import_file(file)
+            else:
+                sys.path.insert(0, "")  # the console script's own folder is there instead
+                try:
+                    importlib.import_module(name)
+                finally:
+                    sys.path.remove("")
+        # it is the user's own code: whatever it raises is told in a line
+        except Exception as error:
+            raise BadUsage(f"cannot import {name}: {type(error).__name__}: {error}") from error
+
+
+def _import_file(file: Path) -> None:
+    if not file.is_file():
+        raise FileNotFoundError("no such file")
+    name = file.stem
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+
+
+def _quiet() -> None:
+    """Only what fewhertz says itself: transformers' own progress bars and advice would stand between."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _complaint(file: str | Path, error: str) -> str:
+    return f"fewhertz: {error}" if str(file) in error else f"fewhertz: {file}: {error}"
+
+
+def _prompt(task: Task, prompt: str | None, question: str | None) -> str | None:
+    """What to ask; `None`: transcribe, in the model's own way."""
+    from fewhertz.run import PROMPTS
+
+    if question is not None and task is not Task.ask:
+        raise BadUsage("--question goes with --task ask")
+    if prompt is not None:
+        if task is not Task.transcribe:
+            raise BadUsage("give --prompt or --task, not both")
+        return prompt
+    if task is Task.ask:
+        if not question:
+            raise BadUsage('--task ask wants --question "…"')
+        return question
+    return None if task is Task.transcribe else PROMPTS[task.value]
+
+
+@app.command(
+    epilog='fewhertz run pocket speech.wav --method "pool@keep=1/3"\n\n'
+    "fewhertz run Qwen/Qwen2-Audio-7B-Instruct *.flac --task describe --json > out.jsonl\n\n"
+    "fewhertz run pocket talk.mp3 --chunk 30 --import my_method.py --method mine@keep=0.5"
+)
+def run(
+    model: MODEL,
+    files: FILES,
+    method: METHOD = None,
+    task: Annotated[Task, typer.Option(help="What to ask of the audio.")] = Task.transcribe,
+    prompt: Annotated[str | None, typer.Option(help="What to ask, in your own words.")] = None,
+    question: Annotated[str | None, typer.Option(help="The question of --task ask.")] = None,
+    chunk: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Run windows of so many seconds, join their texts.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, per window.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows that run together.")] = 1,
+    device: DEVICE = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's.")] = None,
+    as_json: JSON = False,
+    modules: IMPORT = None,
+) -> None:
+    """Ask a model about audio: text on standard output, counts and times on standard error."""
+    _import(modules)
+    asked = _prompt(task, prompt, question)
+    if chunk is not None and not 0.1 <= chunk < float("inf"):
+        raise BadUsage(f"--chunk is in seconds, at least 0.1, got {chunk:g}")
+    with _bad_usage():
+        if method is not None:
+            fewhertz.parse(method)  # before a model is read
+        _quiet()
+        wearing, processor = fewhertz.load(model, method, device=device, dtype=dtype)
+
+    from fewhertz.run import pieces
+
+    worn = fewhertz.attached(wearing)
+    with _bad_usage():
+        stream = pieces(
+            wearing, processor, files, asked, chunk=chunk, batch_size=batch_size, max_new_tokens=max_new_tokens
+        )
+    spec = worn.asked.spec if worn else None
+    writer = _JsonWriter(spec) if as_json else _TextWriter(spec, named=len(files) > 1)
+    with _progress(len(files)) as advance:
+        try:
+            for piece in stream:
+                writer.write(piece)
+                if piece.last:
+                    advance()
+        finally:
+            writer.close()
+    if writer.failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A bar over many files, on standard error and only where that is a terminal."""
+    if total < 2 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    # results must not be caught by the bar where they go to a file or a pipe
+    with Progress(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=sys.stdout.isatty(),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("files", total=total)
+        yield lambda: bar.advance(task)
+
+
+class _Writer:
+    """Gathers the pieces of a file; what is there is written even where the rest is broken off."""
+
+    def __init__(self, spec: str | None) -> None:
+        self.spec = spec
+        self.failed = 0
+        self.pieces: list[Piece] = []
+
+    def write(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        if piece.reply is not None:
+            self.text(piece)
+        if piece.last:
+            self.done(piece.error)
+
+    def close(self) -> None:
+        if self.pieces:
+            self.done(f"broken off after {len(self.pieces)} windows")
+
+    def text(self, piece: Piece) -> None:
+        """One window's text."""
+
+    def done(self, error: str | None) -> None:
+        """The file is over."""
+        gathered, self.pieces = self.pieces, []
+        file = gathered[0].file
+        self.failed += error is not None
+        replies = [piece.reply for piece in gathered if piece.reply is not None]
+        seconds = sum(piece.seconds for piece in gathered if piece.reply is not None)
+        totals = {
+            key: sum(getattr(reply, key) for reply in replies)
+            for key in ("before", "after", "new_tokens", "encode", "prefill", "decode")
+        }
+        if error is not None:
+            _say(_complaint(file, error))
+        if replies:
+            rate = [totals["before"] / seconds, totals["after"] / seconds]
+            took = totals["encode"] + totals["prefill"] + totals["decode"]
+            _say(
+                f"{file}: {seconds:.1f} s, {totals['before']} → {totals['after']} audio tokens "
+                f"({rate[0]:.3g} → {rate[1]:.3g} Hz), {totals['new_tokens']} new tokens, {took:.2f} s "
+                f"(encode {totals['encode']:.2f}, prefill {totals['prefill']:.2f}, decode {totals['decode']:.2f})"
+            )
+        self.record(file, [reply.text for reply in replies], seconds, totals, error)
+
+    def record(
+        self, file: str | Path, texts: list[str], seconds: float, totals: dict[str, Any], error: str | None
+    ) -> None:
+        """What a machine reads."""
+
+
+class _TextWriter(_Writer):
+    def __init__(self, spec: str | None, named: bool) -> None:
+        super().__init__(spec)
+        self.named = named
+
+    def text(self, piece: Piece) -> None:
+        assert piece.reply is not None
+        begun = len([p for p in self.pieces if p.reply is not None]) > 1
+        prefix = f"{piece.file}: " if self.named else ""
+        text = piece.reply.text.replace("\n", f"\n{prefix}")
+        print(f"{' ' if begun else prefix}{text}", end="", flush=True)
+
+    def record(
+        self, file: str | Path, texts: list[str], seconds: float, totals: dict[str, Any], error: str | None
+    ) -> None:
+        if texts:
+            print(flush=True)
+
+
+class _JsonWriter(_Writer):
+    def record(
+        self, file: str | Path, texts: list[str], seconds: float, totals: dict[str, Any], error: str | None
+    ) -> None:
+        line = {
+            "file": str(file),
+            "text": " ".join(texts) if texts else None,
+            "error": error,
+            "method": self.spec,
+            "seconds": round(seconds, 3),
+            "windows": len(texts),
+            "audio_tokens_before": totals["before"],
+            "audio_tokens": totals["after"],
+            "rate_hz": round(totals["after"] / seconds, 3) if seconds else None,
+            "new_tokens": totals["new_tokens"],
+            "encode_s": round(totals["encode"], 4),
+            "prefill_s": round(totals["prefill"], 4),
+            "decode_s": round(totals["decode"], 4),
+        }
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+def method_rows() -> list[dict[str, Any]]:
+    """What there is to know about each method, from the registry."""
+    import fewhertz.methods  # noqa: F401
+    from fewhertz.method import METHODS, Method
+
+    common = {f.name: f.default for f in dataclasses.fields(Method)}
+    rows = []
+    for name, cls in sorted(METHODS.items()):
+        own = [f for f in dataclasses.fields(cls) if f.name not in common or f.default != common[f.name]]
+        paragraph = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+        rows.append(
+            {
+                "name": name,
+                "fixed_budget": cls.fixed_budget,
+                "needs": sorted(cls.needs),
+                "parameters": {f.name: f"{f.default}{f.metadata.get('unit', '')}" for f in own},
+                "summary": re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph)[0],
+            }
+        )
+    return rows
+
+
+def methods_markdown() -> str:
+    """The methods as a table for README and docs."""
+    lines = ["| method | budget | needs | parameters | what it does |", "|---|---|---|---|---|"]
+    for row in method_rows():
+        cells = [f"`{row['name']}`", *_cells(row, "`{}={}`"), row["summary"].replace("|", "\\|")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any], parameter: str) -> list[str]:
+    return [
+        "fixed" if row["fixed_budget"] else "follows content",
+        ", ".join(row["needs"]) or "–",
+        ", ".join(parameter.format(k, v) for k, v in row["parameters"].items()) or "–",
+    ]
+
+
+@app.command(epilog="fewhertz methods\n\nfewhertz methods --json | jq .name\n\nfewhertz methods --import my_method.py")
+def methods(
+    as_json: JSON = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table of the README.")] = False,
+    modules: IMPORT = None,
+) -> None:
+    """List the methods: budget, needs, parameters with their defaults."""
+    _import(modules)
+    if as_json:
+        for row in method_rows():
+            print(json.dumps(row, ensure_ascii=False))
+    elif markdown:
+        print(methods_markdown())
+    else:
+        _table(
+            ["method", "budget", "needs", "parameters", "what it does"],
+            [[row["name"], *_cells(row, "{}={}"), row["summary"]] for row in method_rows()],
+        )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # without a terminal a line of the table stays a line, for grep
+    console = Console() if sys.stdout.isatty() else Console(width=10_000)
+    table = Table(*head, box=SIMPLE, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+@app.command(
+    epilog='fewhertz inspect Qwen/Qwen2-Audio-7B-Instruct speech.wav --method "pool@8Hz" --memory 24GB\n\n'
+    'fewhertz inspect pocket 30s --method "ltbm@keep=1/3" --context 512'
+)
+def inspect(
+    model: MODEL,
+    files: Annotated[
+        list[str], typer.Argument(metavar="AUDIO", help="Audio files, or lengths such as 90s.", show_default=False)
+    ],
+    method: METHOD = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tokens that fit; default: what the model was made for.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory for weights and cache, as 24GB.")] = None,
+    as_json: JSON = False,
+    modules: IMPORT = None,
+) -> None:
+    """Say what audio costs a model, with and without a method. Reads no weights."""
+    _import(modules)
+    with _bad_usage():
+        from fewhertz.checkpoint import load_processor, open_checkpoint
+        from fewhertz.cost import cost, parse_bytes, weight_bytes
+
+        room = None if memory is None else parse_bytes(memory)
+        if method is not None:
+            fewhertz.parse(method)
+        _quiet()
+        checkpoint = open_checkpoint(model, weights=False)
+        spec = checkpoint.worn if method is None else method
+        fitted = None if spec is None else checkpoint.fit(spec)
+        processor = load_processor(checkpoint)
+        weights = weight_bytes(checkpoint)
+        text = checkpoint.config.get_text_config()
+        longest = context or getattr(text, "max_position_embeddings", None)
+
+    failed = False
+    found: list[tuple[str, Cost]] = []
+    for name in files:
+        try:
+            found.append((name, cost(checkpoint, processor, fitted, _seconds(name))))
+        except (OSError, ValueError) as error:
+            _say(_complaint(name, str(error)))
+            failed = True
+    shown = None if spec is None else str(fewhertz.parse(spec))
+    if as_json:
+        for name, one in found:
+            print(json.dumps(_cost_json(name, shown, one, weights, longest, room), ensure_ascii=False))
+    elif found:
+        _print_costs(found, shown, weights, longest, room)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _seconds(name: str) -> float:
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)s", name)
+    if match and not Path(name).exists():
+        if not float(match[1]) > 0:
+            raise ValueError("a length is above 0 s")
+        return float(match[1])
+    from fewhertz import audio
+
+    return audio.duration(Path(name))
+
+
+def _cost_json(
+    name: str, spec: str | None, one: Cost, weights: int, longest: int | None, room: int | None
+) -> dict[str, Any]:
+    fits_context = None if longest is None else [None if c is None else c <= longest for c in one.context]
+    fits_memory = None if room is None else [None if k is None else weights + k <= room for k in one.kv]
+    pairs = {
+        "audio_tokens": (one.before, one.after),
+        "rate_hz": one.rate,
+        "context": one.context,
+        "prefill_flops": one.flops,
+        "kv_bytes": one.kv,
+        "fits_context": fits_context or (None, None),
+        "fits_memory": fits_memory or (None, None),
+    }
+    line: dict[str, Any] = {"file": name, "method": spec, "seconds": round(one.seconds, 3), "prompt_tokens": one.prompt}
+    line |= {"weight_bytes": weights, "context_limit": longest, "memory_bytes": room}
+    for key, (without, compressed) in pairs.items():
+        line |= {f"{key}_before": without, key: compressed}
+    return line
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return "follows content"
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def _fits(value: int | None, limit: int | None) -> str:
+    if limit is None:
+        return "–"
+    return "follows content" if value is None else "yes" if value <= limit else "no"
+
+
+def _print_costs(
+    found: list[tuple[str, Cost]], spec: str | None, weights: int, longest: int | None, room: int | None
+) -> None:
+    rows = []
+    for name, one in found:
+        kinds = [("uncompressed", 0)] if spec is None else [("uncompressed", 0), (spec, 1)]
+        for label, i in kinds:
+            tokens = (one.before, one.after)[i]
+            rate, flops, kv, whole = one.rate[i], one.flops[i], one.kv[i], one.context[i]
+            rows.append(
+                [
+                    f"{name} ({one.seconds:.1f} s)" if i == 0 else "",
+                    label,
+                    "follows content" if tokens is None else str(tokens),
+                    "–" if rate is None else f"{rate:.3g}",
+                    "–" if whole is None else str(whole),
+                    "–" if flops is None else _amount(flops, "FLOP"),
+                    "–" if kv is None else _amount(kv, "B"),
+                    _fits(whole, longest),
+                    _fits(None if kv is None else weights + kv, room),
+                ]
+            )
+    _table(
+        [
+            "audio",
+            "method",
+            "audio tokens",
+            "Hz",
+            "prompt",
+            "LLM prefill",
+            "KV cache",
+            f"fits {longest} tokens",
+            "fits memory" if room is None else f"fits {_amount(room, 'B')}",
+        ],
+        rows,
+    )
+    _say(f"weights: {_amount(weights, 'B')}; memory is weights and KV cache, without activations")
+
+
+@app.command(
+    epilog='fewhertz show speech.wav --method "segment@keep=1/3" --out tokens.png\n\n'
+    'fewhertz show speech.wav --method "stride@8Hz" --out tokens.svg --model ./my-model'
+)
+def show(
+    file: Annotated[Path, typer.Argument(metavar="AUDIO", help="An audio file.", show_default=False)],
+    method: THE_METHOD,
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("tokens.png"),
+    model: Annotated[str, typer.Option(help="A hub id, a directory, or pocket.")] = "pocket",
+    device: DEVICE = None,
+    modules: IMPORT = None,
+) -> None:
+    """Draw the spectrogram and what each output token stands for."""
+    _import(modules)
+    with _bad_usage():
+        fewhertz.parse(method)
+        if out.suffix not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"--out is a .png, .svg or .pdf file, got {out}")
+        if not out.parent.is_dir():
+            raise ValueError(f"--out: there is no folder {out.parent}")
+        from fewhertz.show import need_matplotlib
+
+        need_matplotlib()
+        _quiet()
+        wearing, processor = fewhertz.load(model, method, device=device)
+    from fewhertz.run import one_line
+    from fewhertz.show import show as draw
+
+    try:
+        plan = draw(wearing, processor, file, out)
+    except (OSError, ValueError) as error:
+        _say(_complaint(file, one_line(error)))
+        raise typer.Exit(1) from error
+    _say(f"{plan.n} → {plan.m} audio tokens")
+    print(out)
+
+
+@app.command(
+    epilog='fewhertz compress pocket --method "pool@keep=1/3" --out ./pocket-third\n\n'
+    'fewhertz compress Qwen/Qwen2-Audio-7B-Instruct --method "segment@8Hz" --out ./qwen2-audio-8hz'
+)
+def compress(
+    model: MODEL,
+    method: THE_METHOD,
+    out: Annotated[Path, typer.Option(help="A directory that is empty or not there.", show_default=False)],
+    modules: IMPORT = None,
+) -> None:
+    """Write a checkpoint that carries a method: fewhertz.load and vLLM wear it."""
+    _import(modules)
+    with _bad_usage():
+        from fewhertz.checkpoint import save_compressed
+
+        print(save_compressed(model, method, out))
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,153 @@
+"""What audio costs an LLM: tokens, prefill FLOPs and bytes, from configurations alone (no weights)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewhertz.checkpoint import Checkpoint
+from fewhertz.families.base import Config
+from fewhertz.method import Method
+from fewhertz.run import request, sample_rate, too_long
+
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one prompt with one piece of audio costs.
+
+    Attributes:
+        seconds: length of the audio.
+        prompt: tokens around the audio.
+        before: audio tokens without a method.
+        after: audio tokens that the LLM reads; `None` where the method's count follows content.
+        flops: floating-point operations of the LLM's prefill, without and with the method.
+        kv: bytes of the KV cache after prefill, without and with the method.
+    """
+
+    seconds: float
+    prompt: int
+    before: int
+    after: int | None
+    flops: tuple[int, int | None]
+    kv: tuple[int, int | None]
+
+    @property
+    def rate(self) -> tuple[float, float | None]:
+        """Audio tokens per second, in Hz, without and with the method."""
+        return self.before / self.seconds, None if self.after is None else self.after / self.seconds
+
+    @property
+    def context(self) -> tuple[int, int | None]:
+        """Tokens of the whole prompt, without and with the method."""
+        return self.prompt + self.before, None if self.after is None else self.prompt + self.after
+
+
+def _shape(text: Config) -> tuple[int, int, int, int]:
+    heads = text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    for kind in getattr(text, "layer_types", None) or ():
+        if kind != "full_attention":
+            raise NotImplementedError(f"fewhertz counts full attention only, this LLM has {kind}")
+    return text.num_hidden_layers, heads, getattr(text, "num_key_value_heads", None) or heads, head_dim
+
+
+def prefill_flops(text: Config, n: int) -> int:
+    """Floating-point operations in which an LLM reads a prompt of `n` tokens; a multiply and an add are two.
+
+    Matrix products only: projections, attention as a causal kernel does it (half the square), a gated MLP or the active
+    experts of a mixture, and the vocabulary for the last token alone.
+
+    Args:
+        text: the LLM's configuration (`config.get_text_config()`).
+        n: tokens of the prompt.
+    """
+    layers, heads, kv_heads, head_dim = _shape(text)
+    width = text.hidden_size
+    attention = 2 * width * head_dim * (heads + kv_heads)  # weights of q and o, k and v
+    experts = getattr(text, "num_experts", None)
+    total = 0
+    for layer in range(layers):
+        step = getattr(text, "decoder_sparse_step", 1)
+        sparse = experts and layer not in (getattr(text, "mlp_only_layers", None) or ()) and (layer + 1) % step == 0
+        if sparse:
+            mlp = 3 * width * text.moe_intermediate_size * text.num_experts_per_tok + width * experts
+        else:
+            mlp = 3 * width * text.intermediate_size
+        total += 2 * n * (attention + mlp) + 2 * heads * head_dim * n * (n + 1)
+    return total + 2 * width * text.vocab_size
+
+
+def kv_bytes(text: Config, n: int, dtype: torch.dtype) -> int:
+    """Bytes of the keys and values of `n` tokens."""
+    layers, _, kv_heads, head_dim = _shape(text)
+    return 2 * layers * kv_heads * head_dim * n * dtype.itemsize
+
+
+def dtype_of(config: Config) -> torch.dtype:
+    """The dtype that a configuration names; float32 where it names none."""
+    named: Any = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None) or torch.float32
+    return getattr(torch, named) if isinstance(named, str) else named
+
+
+def weight_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of the weights in the configuration's dtype; the model is laid out on the meta device, without memory."""
+    with torch.device("meta"):
+        model = checkpoint.model_class(checkpoint.config)
+    return sum(p.numel() for p in model.parameters()) * dtype_of(checkpoint.config).itemsize
+
+
+def cost(
+    checkpoint: Checkpoint, processor: Any, method: Method | None, seconds: float, prompt: str | None = None
+) -> Cost:
+    """What audio of a given length costs; the processor counts, as it does for the model itself.
+
+    Args:
+        checkpoint: the model.
+        processor: the model's own.
+        method: bound to the model's rate (`Checkpoint.fit`); `None`: without one.
+        seconds: length of the audio.
+        prompt: what is asked; `None`: transcribe.
+
+    Raises:
+        ValueError: for audio beyond the model's window.
+    """
+    limit = checkpoint.family.max_seconds
+    if limit is not None and seconds > limit:
+        raise ValueError(too_long(seconds, checkpoint.family))
+    silence = np.zeros(round(seconds * sample_rate(processor)), np.float32)
+    ids = request(processor, [silence], prompt)["input_ids"]
+    before = int((ids == checkpoint.family.placeholder(checkpoint.config)).sum())
+    around = ids.numel() - before
+    if method is None:
+        after: int | None = before
+    else:
+        after = method.num_tokens(before) if method.fixed_budget else None
+    text, dtype = checkpoint.config.get_text_config(), dtype_of(checkpoint.config)
+    long = around + before
+    short = None if after is None else around + after
+    return Cost(
+        seconds,
+        around,
+        before,
+        after,
+        (prefill_flops(text, long), None if short is None else prefill_flops(text, short)),
+        (kv_bytes(text, long, dtype), None if short is None else kv_bytes(text, short, dtype)),
+    )
+
+
+def parse_bytes(text: str) -> int:
+    """`"24GB"` (10⁹) or `"24GiB"` (2³⁰) as bytes.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMGT]?I?B)", text.strip().upper())
+    if match is None or match[2] not in _BYTES:
+        raise ValueError(f"memory is a number with its unit such as 24GB or 80GiB, got {text!r}")
+    return int(float(match[1]) * _BYTES[match[2]])

@@ -1,0 +1,271 @@
+"""`make demo`: what a few methods do to the transcripts of the bundled clips, as a table and a picture."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import tarfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import fewhertz
+from fewhertz import audio, pocket
+from fewhertz.families.base import Family, Windows
+from fewhertz.run import Wave, answer, request, sample_rate
+
+METHODS = ("pool", "stride", "ltbm", "segmentwise")
+KEEPS = tuple(map(Fraction, ("1", "1/2", "1/3", "1/4", "1/6")))
+OUT = Path("out")
+DATA = Path("../shared/data")  # real recordings, where present
+STRINGS, SENTENCES = 8, 4  # real clips: word strings of speech_commands, sentences of speechocean762
+WORDS, GAP = 4, 0.15  # words of a string; seconds of silence between them
+MAX_NEW_TOKENS = 64
+TIMED = 8  # clips whose prefill is timed together
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Audio at 16 kHz, what is said in it, and whether it is "synthetic" or "recorded"."""
+
+    wave: Wave
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        rate: audio tokens per second that the LLM reads, in Hz.
+        tokens: audio tokens of all clips together.
+        wer: word error rate by kind of clip.
+        prefill: time in which the LLM reads the prompt, over that at keep=1 just before it; median of the repeats.
+    """
+
+    method: str
+    keep: str
+    rate: float
+    tokens: int
+    wer: dict[str, float]
+    prefill: float
+
+
+def bundled(count: int | None = None) -> list[Clip]:
+    """The clips that are shipped with pocket."""
+    folder = Path(pocket.path()) / "samples"
+    rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]
+    return [Clip(audio.load(folder / row["audio"]), row["text"], "synthetic") for row in rows[:count]]
+
+
+def recorded(data: Path, strings: int = STRINGS, sentences: int = SENTENCES) -> list[Clip]:
+    """A few real recordings of speakers that pocket never heard: strings of single words, and read sentences."""
+    manifest = data / "manifest.jsonl"
+    if not manifest.exists():
+        return []
+    rows = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
+    test = [row for row in rows if row["split"] == "test" and row.get("text")]
+    speakers: dict[str, list[dict[str, Any]]] = {}
+    for row in test:
+        if row["tar"] == "speech_commands.tar":
+            speakers.setdefault(row["speaker"], []).append(row)
+    spoken = [group[:WORDS] for group in speakers.values() if len(group) >= WORDS][:strings]
+    words = _waves(data / "speech_commands.tar", [row["audio"] for group in spoken for row in group])
+    gap = np.zeros(round(GAP * 16_000), np.float32)
+    clips = []
+    for group in spoken:
+        parts = [part for row in group for part in (words[row["audio"]], gap)]
+        clips.append(Clip(np.concatenate(parts[:-1]), " ".join(row["text"] for row in group), "recorded"))
+
+    read: dict[str, dict[str, Any]] = {}  # one sentence a speaker
+    for row in test:
+        if row["tar"] == "speechocean762.tar":
+            read.setdefault(row["speaker"], row)
+    chosen = list(read.values())[:sentences]
+    waves = _waves(data / "speechocean762.tar", [row["audio"] for row in chosen])
+    return clips + [Clip(waves[row["audio"]], row["text"], "recorded") for row in chosen]
+
+
+def _waves(tar: Path, names: Iterable[str]) -> dict[str, Wave]:
+    wanted, found = set(names), {}
+    if not tar.exists():
+        raise FileNotFoundError(f"{tar} is missing, its manifest is there")
+    with tarfile.open(tar) as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            file = archive.extractfile(member) if name in wanted else None
+            if file is not None:
+                found[name] = audio.load(file.read())
+    return found
+
+
+class _EncodeOnce:
+    """A family whose encoder runs once for each batch: all that differs between the rows comes after it."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.seen: dict[int, tuple[Any, Windows]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.family, name)
+
+    def encode(self, model: Any, audio_inputs: dict[str, Any], input_ids: Any, site: str, scores: bool) -> Windows:
+        features = audio_inputs[self.family.audio_inputs[0]]
+        if id(features) not in self.seen:
+            windows = self.family.encode(model, audio_inputs, input_ids, site, scores=True)
+            self.seen[id(features)] = (features, windows)  # holding the features keeps their id theirs
+        return self.seen[id(features)][1]
+
+
+def measure(
+    clips: list[Clip],
+    methods: Iterable[str] = METHODS,
+    keeps: Iterable[Fraction] = KEEPS,
+    repeats: int = 5,
+    tick: Callable[[], None] = lambda: None,
+) -> list[Row]:
+    """Transcribe the clips by pocket with each method at each keep; keep=1, where all are the same, once.
+
+    Args:
+        clips: the audio and what is said in it.
+        methods: names of methods that act at the LLM's input.
+        keeps: fractions of audio tokens kept; 1 is measured in any case, as what the others are compared to.
+        repeats: how often a prefill is timed.
+        tick: called after each row.
+    """
+    model, processor = fewhertz.load("pocket", device="cpu", dtype="float32")
+    kinds = list(dict.fromkeys(clip.kind for clip in clips))
+    groups = {kind: [clip for clip in clips if clip.kind == kind] for kind in kinds}
+    batches = {kind: request(processor, [clip.wave for clip in group]) for kind, group in groups.items()}
+    longest = sorted(clips, key=lambda clip: -len(clip.wave))[:TIMED]
+    timed = request(processor, [clip.wave for clip in longest])
+    seconds = sum(len(clip.wave) for clip in clips) / sample_rate(processor)
+    handle = fewhertz.compress(model, "pool@keep=1")
+    once: Any = _EncodeOnce(handle.family)
+
+    def wear(spec: str) -> None:
+        fewhertz.compress(model, spec).family = once
+
+    def prefill(spec: str) -> float:
+        wear(spec)
+        return sum(r.prefill for r in answer(model, processor, timed, transcript=True, max_new_tokens=1))
+
+    whole = "pool@keep=1"
+    prefill(whole)  # the first call warms up
+    rows = []
+    configurations = [("none", Fraction(1))] + [(m, k) for m in methods for k in keeps if k != 1]
+    for name, keep in configurations:
+        spec = whole if name == "none" else f"{name}@keep={keep}"
+        wear(spec)
+        wer, tokens = {}, 0
+        for kind, batch in batches.items():
+            replies = answer(model, processor, batch, transcript=True, max_new_tokens=MAX_NEW_TOKENS)
+            wer[kind] = word_error_rate([clip.text for clip in groups[kind]], [r.text for r in replies])
+            tokens += sum(r.after for r in replies)
+        # the two are timed one after the other, so that what else the machine does falls on both
+        ratio = (
+            1.0 if spec == whole else statistics.median(1 / (prefill(whole) / prefill(spec)) for _ in range(repeats))
+        )
+        rows.append(Row(name, str(keep), tokens / seconds, tokens, wer, ratio))
+        tick()
+    return rows
+
+
+def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
+    """Word errors over words, of all clips together. Lower case, as pocket writes."""
+    import jiwer
+
+    return jiwer.wer([text.lower() for text in references], [text.lower() for text in hypotheses])
+
+
+def print_table(rows: list[Row]) -> None:
+    """The table, to standard output."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    kinds = list(rows[0].wer)
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("method")
+    for head in ("keep", "Hz", "tokens", *(f"WER {kind}" for kind in kinds), "prefill time"):
+        table.add_column(head, justify="right")
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None and before.method != row.method:
+            table.add_section()
+        wer = [f"{100 * row.wer[kind]:.1f} %" for kind in kinds]
+        table.add_row(row.method, row.keep, f"{row.rate:.1f}", str(row.tokens), *wer, f"{row.prefill:.2f}")
+    Console(width=100).print(table)
+
+
+def draw_curve(rows: list[Row], out: Path) -> None:
+    """WER against audio tokens per second, a line for each method and a panel for each kind of clip."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    kinds = list(rows[0].wer)
+    figure = Figure(figsize=(1.5 + 4.5 * len(kinds), 4.2), layout="constrained", dpi=150)
+    axes = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    whole = rows[0]
+    for axis, kind in zip(axes, kinds, strict=True):
+        for marker, name in zip("osD^vP", dict.fromkeys(row.method for row in rows[1:]), strict=False):
+            line = [whole] + [row for row in rows[1:] if row.method == name]
+            axis.plot([r.rate for r in line], [100 * r.wer[kind] for r in line], marker=marker, ms=5, label=name)
+        axis.axhline(100 * whole.wer[kind], color="0.6", lw=1, ls="--", zorder=0, label="all tokens")
+        axis.set_xscale("log", base=2)
+        ticks = sorted({round(row.rate, 1) for row in rows})
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_xlabel("audio tokens per second (Hz)")
+        axis.set_title(f"{kind} speech", fontsize=10)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("word error rate (%)")
+    axes[0].set_ylim(bottom=0)
+    axes[-1].legend(fontsize=8)
+    figure.suptitle("pocket, training-free: what fewer audio tokens cost", fontsize=11)
+    figure.savefig(out)
+
+
+def main(out: Path = OUT, data: Path = DATA) -> None:
+    """Measure, print the table, write `demo.png` and `demo.json`."""
+    from rich.console import Console
+    from rich.progress import Progress
+    from transformers.utils import logging
+
+    from fewhertz.show import need_matplotlib
+
+    need_matplotlib()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    clips = bundled() + recorded(data)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("transcribing", total=1 + len(METHODS) * (len(KEEPS) - 1))
+        rows = measure(clips, tick=lambda: bar.advance(task))
+
+    counts = {kind: sum(clip.kind == kind for clip in clips) for kind in rows[0].wer}
+    seconds = sum(len(clip.wave) for clip in clips) / 16_000
+    print(f"{', '.join(f'{n} {kind}' for kind, n in counts.items())} clips, {seconds:.0f} s, through pocket on the CPU")
+    print_table(rows)
+    print("prefill time: the LLM reading the prompt, over the same at keep=1 in the same run; the encoder is not in it")
+    out.mkdir(parents=True, exist_ok=True)
+    draw_curve(rows, out / "demo.png")
+    versions = {"fewhertz": fewhertz.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    record = {
+        "versions": versions,
+        "clips": counts,
+        "seconds": round(seconds, 2),
+        "rows": [asdict(row) for row in rows],
+    }
+    (out / "demo.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    print(f"curve: {out / 'demo.png'}\ndata: {out / 'demo.json'}")
+
+
+if __name__ == "__main__":
+    main()

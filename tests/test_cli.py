@@ -1,0 +1,384 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+import fewhertz
+from fewhertz import audio, checkpoint, run
+from fewhertz.cli import app
+from fewhertz.method import METHODS
+from fewhertz.pocket import path
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = Path(sys.executable).with_name("fewhertz")
+VERBS = ["run", "methods", "inspect", "show", "compress"]
+WITHOUT_SAMPLES = shutil.ignore_patterns("samples", "__pycache__", "*.py")
+
+
+def fewhertz_(*args: object) -> object:
+    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="fewhertz")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    wave = audio.load(path() / "samples" / "01.flac")
+    made = []
+    for name, part in (("a.wav", wave[:16_000]), ("b c.wav", wave[16_000:40_000])):
+        soundfile.write(folder / name, part, 16_000)
+        made.append(folder / name)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pocket's processor and a model of its class that is small, random and fast."""
+    from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("tiny")
+    shutil.copytree(path(), folder, ignore=WITHOUT_SAMPLES, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    config["audio_config"] |= {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 1, "encoder_ffn_dim": 16}
+    config["text_config"] |= {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
+    config["text_config"] |= {"num_attention_heads": 1, "num_key_value_heads": 1, "layer_types": ["full_attention"] * 2}
+    torch.manual_seed(0)
+    model = Qwen2AudioForConditionalGeneration(Qwen2AudioConfig(**config | {"dtype": "float32"}))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Pocket in a directory of its own."""
+    return Path(shutil.copytree(path(), tmp_path / "model", ignore=WITHOUT_SAMPLES))
+
+
+def test_help_answers_at_once_and_without_torch() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # of the processor, not of the clock: other work on the machine is not ours
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+    assert all(verb in done.stdout for verb in VERBS)
+    code = "import sys, fewhertz.cli; print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_help_has_an_example(verb: str) -> None:
+    done = fewhertz_(verb, "--help")
+    assert done.exit_code == 0
+    assert f"fewhertz {verb}" in done.stdout.split("Show this message", 1)[1]
+
+
+def test_version_and_no_arguments() -> None:
+    assert fewhertz_("--version").stdout == f"fewhertz {fewhertz.__version__}\n"
+    bare = fewhertz_()
+    assert bare.exit_code == 0 and "compress" in bare.stdout
+
+
+BAD = {
+    "no such verb": ["transcribe"],
+    "no model": ["run"],
+    "no audio": ["run", "pocket"],
+    "unknown option": ["run", "pocket", "a.wav", "--ratio", "3"],
+    "unknown method": ["run", "pocket", "a.wav", "--method", "nope@keep=1/2"],
+    "keep of zero": ["run", "pocket", "a.wav", "--method", "pool@keep=0"],
+    "keep above one": ["run", "pocket", "a.wav", "--method", "pool@keep=3"],
+    "not a spec": ["run", "pocket", "a.wav", "--method", "pool(((@"],
+    "more Hz than there are": ["run", "pocket", "a.wav", "--method", "pool@500Hz"],
+    "unknown model": ["run", "nomodel", "a.wav"],
+    "no such directory": ["run", "./nowhere/at/all", "a.wav"],
+    "model is a file": ["run", __file__, "a.wav"],
+    "directory without config": ["run", str(Path(__file__).parent), "a.wav"],
+    "question without ask": ["run", "pocket", "a.wav", "--question", "who?"],
+    "ask without question": ["run", "pocket", "a.wav", "--task", "ask"],
+    "prompt and task": ["run", "pocket", "a.wav", "--task", "describe", "--prompt", "x"],
+    "unknown task": ["run", "pocket", "a.wav", "--task", "sing"],
+    "chunk of zero": ["run", "pocket", "a.wav", "--chunk", "0"],
+    "chunk not a number": ["run", "pocket", "a.wav", "--chunk", "nan"],
+    "chunk beyond the window": ["run", "pocket", "a.wav", "--chunk", "31"],
+    "empty batch": ["run", "pocket", "a.wav", "--batch-size", "0"],
+    "unknown device": ["run", "pocket", "a.wav", "--device", "tpu9"],
+    "absent device": ["run", "pocket", "a.wav", "--device", "cuda:7"],
+    "unknown dtype": ["run", "pocket", "a.wav", "--dtype", "int8"],
+    "unknown module": ["run", "pocket", "a.wav", "--import", "no_such_module_here"],
+    "unknown module file": ["methods", "--import", "no/such/file.py"],
+    "memory without unit": ["inspect", "pocket", "30s", "--memory", "24"],
+    "picture of no kind": ["show", "a.wav", "--method", "pool", "--out", "x.jpeg"],
+    "picture in no folder": ["show", "a.wav", "--method", "pool", "--out", "/no/such/folder/x.png"],
+    "compress without method": ["compress", "pocket", "--out", "x"],
+    "compress into what is there": ["compress", "pocket", "--method", "pool@keep=1/2", "--out", str(ROOT)],
+    "compress into a file": ["compress", "pocket", "--method", "pool@keep=1/2", "--out", __file__],
+    "compress by an unknown method": ["compress", "pocket", "--method", "x", "--out", "/tmp/never"],
+}
+
+
+@pytest.mark.parametrize("args", BAD.values(), ids=BAD.keys())
+def test_bad_usage_is_a_line_or_two_and_exit_status_2(args: list[str]) -> None:
+    done = fewhertz_(*args)
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    assert 1 <= len(done.stderr.splitlines()) <= 2 and done.stderr.startswith("fewhertz: ")
+    assert "Traceback" not in done.stderr
+
+
+HOSTILE = {
+    "other architecture": ('{"model_type": "bert"}', "qwen2-audio"),
+    "no JSON": ("{", "not JSON"),
+    "a list": ("[]", "not a JSON object"),
+    "deep nesting": ('{"a":' * 100_000, "not JSON"),
+    "huge": (" " * (17 * 2**20), "too large"),
+    "method that is no method": ('{"model_type": "qwen2_audio", "audio_compression": 7}', "audio_compression"),
+}
+
+
+@pytest.mark.parametrize(("config", "says"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_config(config: str, says: str, copy: Path) -> None:
+    (copy / "config.json").write_text(config)
+    done = fewhertz_("run", copy, "a.wav")
+    assert done.exit_code == 2 and says in done.stderr and len(done.stderr.splitlines()) <= 2
+
+
+def test_pickles_are_refused_by_name(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    done = fewhertz_("run", copy, "a.wav")
+    assert done.exit_code == 2 and "pytorch_model.bin" in done.stderr and "pickle" in done.stderr
+    done = fewhertz_("compress", copy, "--method", "pool", "--out", copy / "out")
+    assert done.exit_code == 2 and not (copy / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/etc/passwd", "a.bin", "missing.safetensors"])
+def test_an_index_cannot_lead_out_of_the_model(name: str, copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy.parent / "elsewhere.safetensors")
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
+    done = fewhertz_("run", copy, "a.wav")
+    assert done.exit_code == 2 and name in done.stderr
+
+
+def test_a_link_cannot_lead_out_of_the_model(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (copy / "notes.txt").symlink_to(tmp_path / "secret")
+    done = fewhertz_("compress", copy, "--method", "pool@keep=1/2", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "leads out" in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_bad_file_is_reported_and_the_others_go_on(clips: list[Path], tiny: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp3"
+    bad.write_text("this is no audio")
+    done = fewhertz_("run", tiny, clips[0], bad, tmp_path / "none.wav", clips[1], "--max-new-tokens", 4)
+    assert done.exit_code == 1
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [str(clips[0]), str(clips[1])]
+    complaints = [line for line in done.stderr.splitlines() if line.startswith("fewhertz: ")]
+    assert len(complaints) == 2 and "bad.mp3" in complaints[0] and "none.wav" in complaints[1]
+    assert "25 → 25 audio tokens" in done.stderr
+
+
+def test_json_lines(clips: list[Path]) -> None:
+    args = ("run", "pocket", *clips, clips[0].parent / "none.wav", "--max-new-tokens", 4, "--batch-size", 2)
+    done = fewhertz_(*args, "--json", "--method", "pool@keep=1/2", "--dtype", "float32", "--device", "cpu")
+    assert done.exit_code == 1
+    one, two, none = map(json.loads, done.stdout.splitlines())
+    assert one["file"] == str(clips[0]) and one["method"] == "pool@keep=1/2" and one["error"] is None
+    assert (one["audio_tokens_before"], one["audio_tokens"], one["rate_hz"], one["seconds"]) == (25, 13, 13.0, 1.0)
+    assert two["windows"] == 1 and two["encode_s"] > 0 and 0 < two["new_tokens"] <= 4
+    assert none["text"] is None and "none.wav" in none["error"]
+    model, processor = fewhertz.load("pocket", "pool@keep=1/2", device="cpu", dtype="float32")
+    assert run.reply(model, processor, [audio.load(clips[0])], max_new_tokens=4)[0].text == one["text"]
+
+
+def test_windows_of_a_long_file_are_one_line(clips: list[Path], tiny: Path) -> None:
+    args = ("run", tiny, clips[0], "--chunk", "0.4", "--max-new-tokens", 3)
+    done = fewhertz_(*args)
+    as_json = json.loads(fewhertz_(*args, "--json").stdout)
+    assert done.exit_code == 0 and as_json["windows"] > 1 and as_json["seconds"] == 1.0
+    assert done.stdout == as_json["text"] + "\n"
+
+
+@pytest.mark.parametrize("task", [("--task", "describe"), ("--task", "ask", "--question", "Who?"), ("--prompt", "Say")])
+def test_other_tasks(task: tuple[str, ...], clips: list[Path], tiny: Path) -> None:
+    done = fewhertz_("run", tiny, clips[0], *task, "--max-new-tokens", 2)
+    assert done.exit_code == 0 and done.stdout.endswith("\n")
+
+
+def test_what_is_there_is_written_when_it_is_broken_off(
+    clips: list[Path], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = run.reply, []
+
+    def broken_off(*args: object, **more: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **more)
+
+    monkeypatch.setattr(run, "reply", broken_off)
+    done = fewhertz_("run", tiny, *clips, "--chunk", "0.6", "--max-new-tokens", 2, "--json")
+    assert done.exit_code == 130
+    one, *two = map(json.loads, done.stdout.splitlines())
+    assert one["error"] is None and one["windows"] == 2 and len(calls) == 3 and not two
+
+
+def test_own_method_bar_on_a_terminal_and_clean_output(clips: list[Path]) -> None:
+    """One real process: standard error is a terminal, standard output is a pipe."""
+    ours, theirs = pty.openpty()
+    seen: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while data := os.read(ours, 4096):
+                seen.append(data)
+        except OSError:  # the other end is closed
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    command = [SCRIPT, "run", "pocket", *clips, "--import", ROOT / "examples" / "my_method.py"]
+    done = subprocess.run(
+        [*map(str, command), "--method", "mine@keep=0.5", "--max-new-tokens", "3", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TERM": "xterm"},
+        check=False,
+    )
+    os.close(theirs)
+    reader.join()
+    os.close(ours)
+    terminal = b"".join(seen).decode()
+    assert done.returncode == 0, terminal
+    lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert [line["audio_tokens"] for line in lines] == [13, 19] and lines[0]["method"] == "mine@keep=1/2"
+    assert "files" in terminal and "audio tokens" in terminal
+
+
+def test_methods() -> None:
+    rows = [json.loads(line) for line in fewhertz_("methods", "--json").stdout.splitlines()]
+    assert [row["name"] for row in rows] == sorted(METHODS)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["ltbm"]["parameters"] == {"window": "0.32s"} and by_name["pool"]["fixed_budget"]
+    assert by_name["segmentwise"]["needs"] == ["scores"] and not by_name["unseg"]["fixed_budget"]
+    table, markdown = fewhertz_("methods").stdout, fewhertz_("methods", "--markdown").stdout
+    for row in rows:
+        assert f"| `{row['name']}` |" in markdown
+        assert any(line.split()[:1] == [row["name"]] and row["summary"] in line for line in table.splitlines())
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    done = subprocess.run(f"'{SCRIPT}' methods --json | head -c 5", shell=True, capture_output=True, text=True)
+    assert done.stdout == '{"nam' and "Traceback" not in done.stderr
+
+
+def test_inspect_reads_no_weights(copy: Path, clips: list[Path]) -> None:
+    (copy / "model.safetensors").unlink()
+    args = ("inspect", copy, "30s", clips[0], "--method", "pool@keep=1/3", "--context", 300, "--memory", "1GB")
+    lines = [json.loads(line) for line in fewhertz_(*args, "--json").stdout.splitlines()]
+    assert [(line["audio_tokens_before"], line["audio_tokens"]) for line in lines] == [(750, 250), (25, 8)]
+    assert [line["fits_context_before"] for line in lines] == [False, True]
+    assert lines[0]["fits_context"] is (250 + lines[0]["prompt_tokens"] <= 300) and lines[0]["fits_memory"]
+    assert lines[0]["rate_hz"] == 250 / 30 and lines[0]["prefill_flops"] < lines[0]["prefill_flops_before"] / 2
+    assert lines[0]["kv_bytes"] / lines[0]["kv_bytes_before"] == lines[0]["context"] / lines[0]["context_before"]
+    done = fewhertz_(*args)
+    assert done.exit_code == 0 and "pool@keep=1/3" in done.stdout and "weights:" in done.stderr
+    little = fewhertz_(*args[:-1], "1MB", "--json")
+    assert json.loads(little.stdout.splitlines()[0])["fits_memory"] is False
+    assert fewhertz_("run", copy, clips[0]).exit_code == 2
+
+
+def test_inspect_says_what_it_cannot_know(clips: list[Path]) -> None:
+    done = fewhertz_("inspect", "pocket", "10s", "31s", "0s", "--method", "unseg")
+    assert done.exit_code == 1 and "follows content" in done.stdout
+    assert "--chunk 30" in done.stderr and "above 0 s" in done.stderr
+
+
+def test_show_writes_a_picture(clips: list[Path], tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tokens.png"
+    done = fewhertz_("show", clips[0], "--method", "stride@keep=1/2", "--out", out, "--model", tiny)
+    assert done.exit_code == 0 and done.stdout == f"{out}\n" and "25 → 13 audio tokens" in done.stderr
+    assert out.read_bytes()[:4] == b"\x89PNG"
+    missing = fewhertz_("show", tmp_path / "none.wav", "--method", "pool", "--out", out, "--model", tiny)
+    assert missing.exit_code == 1 and "none.wav" in missing.stderr
+
+
+def test_show_names_the_extra(clips: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = fewhertz_("show", clips[0], "--method", "pool", "--out", tmp_path / "x.png")
+    assert done.exit_code == 2 and 'pip install "fewhertz[eval]"' in done.stderr
+
+
+def test_compressed_checkpoint_wears_its_method(clips: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "third"
+    done = fewhertz_("compress", "pocket", "--method", "segment@keep=1/3", "--out", out)
+    assert done.exit_code == 0 and done.stdout == f"{out}\n"
+    assert (out / "model.safetensors").read_bytes() == (path() / "model.safetensors").read_bytes()
+    assert [file.name for file in out.parent.iterdir()] == ["third"]
+    assert not {"samples", "__init__.py", "__pycache__"} & {file.name for file in out.iterdir()}
+
+    model, processor = fewhertz.load(out, dtype="float32")
+    assert fewhertz.attached(model).asked.spec == "segment@keep=1/3"
+    same, _ = fewhertz.load("pocket", "segment@keep=1/3", dtype="float32")
+    inputs = run.request(processor, [audio.load(clips[0])])
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, same(**inputs).logits)
+    other, _ = fewhertz.load(out, "pool@keep=1/2")
+    assert fewhertz.attached(other).asked.spec == "pool@keep=1/2"
+    again = fewhertz_("compress", "pocket", "--method", "pool", "--out", out)
+    assert again.exit_code == 2 and "not empty" in again.stderr
+
+
+def test_a_checkpoint_with_a_method_of_ones_own(copy: Path, clips: list[Path]) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"audio_compression": {"method": "theirs@keep=1/2"}}))
+    with pytest.raises(ValueError, match=r"carries 'theirs@keep=1/2': no method named 'theirs'.*--import"):
+        fewhertz.load(copy)
+    done = fewhertz_("run", copy, clips[0])
+    assert done.exit_code == 2 and "--import" in done.stderr
+
+
+def test_a_copy_that_is_broken_off_leaves_nothing(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint.shutil, "copyfile", full)
+    done = fewhertz_("compress", copy, "--method", "pool", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "No space left" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_no_network_unless_a_hub_id_is_given(
+    monkeypatch: pytest.MonkeyPatch, clips: list[Path], tiny: Path, tmp_path: Path
+) -> None:
+    import socket
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert fewhertz_("run", tiny, clips[0], "--max-new-tokens", 2).exit_code == 0
+    assert fewhertz_("inspect", "pocket", "5s").exit_code == 0
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "no model 'models/tiny'" in fewhertz_("run", "models/tiny", clips[0]).stderr
+    done = fewhertz_("run", "owner/name", clips[0])
+    assert done.exit_code == 2 and "Hugging Face Hub" in done.stderr and len(done.stderr.splitlines()) <= 2
+
+
+def test_load_keeps_to_what_is_asked() -> None:
+    model, _ = fewhertz.load("pocket", dtype=torch.float32, device=torch.device("cpu"))
+    assert model.dtype == torch.float32 and not model.training and fewhertz.attached(model) is None
+    assert np.isfinite(sum(p.abs().sum().item() for p in model.parameters()))

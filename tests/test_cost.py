@@ -1,0 +1,125 @@
+"""What `inspect` says is what the real models and processors do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import fewhertz
+from fewhertz.checkpoint import load_processor, open_checkpoint
+from fewhertz.cost import cost, kv_bytes, parse_bytes, prefill_flops, weight_bytes
+from fewhertz.run import request
+
+SECONDS = [0.1, 0.5, 1.0, 3.337, 7.77, 29.99, 30.0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> object:
+    return open_checkpoint("pocket", weights=False)
+
+
+@pytest.fixture(scope="module")
+def processor(checkpoint: object) -> object:
+    return load_processor(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def pocket() -> object:
+    return fewhertz.load("pocket", device="cpu", dtype="float32")[0]
+
+
+def test_token_counts_are_those_of_the_model(checkpoint: object, processor: object, pocket: object) -> None:
+    method = checkpoint.fit("pool@8Hz")
+    waves = [np.zeros(round(s * 16_000), np.float32) for s in SECONDS]
+    with fewhertz.compress(pocket, method) as handle, torch.no_grad():
+        pocket(**request(processor, waves))
+    costs = [cost(checkpoint, processor, method, s) for s in SECONDS]
+    assert [c.before for c in costs] == handle.last.before
+    assert [c.after for c in costs] == handle.last.after
+    assert costs[-1].before == 750 and costs[-1].rate == (25.0, 8.0)
+
+
+def test_the_prompt_is_counted(checkpoint: object, processor: object) -> None:
+    one = cost(checkpoint, processor, None, 2.0, "A longer question than the one about the words, is it not?")
+    two = cost(checkpoint, processor, None, 2.0)
+    assert one.before == two.before == two.after and one.prompt > two.prompt > 0
+    ids = request(processor, [np.zeros(32_000, np.float32)])["input_ids"]
+    assert two.context == (ids.numel(), ids.numel())
+
+
+def test_a_count_that_follows_content_is_not_guessed(checkpoint: object, processor: object) -> None:
+    one = cost(checkpoint, processor, checkpoint.fit("unseg"), 2.0)
+    assert one.before == 50 and one.after is None
+    assert one.flops[1] is None and one.kv[1] is None and one.rate[1] is None and one.context[1] is None
+
+
+def test_audio_beyond_the_window_is_an_error_that_names_the_flag(checkpoint: object, processor: object) -> None:
+    with pytest.raises(ValueError, match=r"31.0 s of audio, qwen2-audio reads 30 s at once: --chunk 30"):
+        cost(checkpoint, processor, None, 31.0)
+
+
+def test_weights_are_those_of_the_model(checkpoint: object, pocket: object) -> None:
+    width = checkpoint.config.dtype.itemsize
+    assert weight_bytes(checkpoint) == sum(p.numel() for p in pocket.parameters()) * width
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_flops_and_cache_are_those_of_the_llm(family: str) -> None:
+    model, n = TINY[family].build(), 37
+    text = model.config.get_text_config()
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    decoder.set_attn_implementation("eager")  # its two products are counted, over the whole square
+    embeds = torch.randn(1, n, text.hidden_size)
+    with torch.no_grad():
+        out = decoder(inputs_embeds=embeds, use_cache=True)
+        assert kv_bytes(text, n, torch.float32) == sum(
+            t.numel() * t.itemsize for layer in out.past_key_values.layers for t in (layer.keys, layer.values)
+        )
+        if getattr(text, "num_experts", None):
+            linear = _mixture(decoder, text, n)
+        else:
+            linear = _counted(lambda: decoder(inputs_embeds=embeds)) - _square(text, n) - _rotary(decoder, embeds)
+        linear += _counted(lambda: head(out.last_hidden_state[:, -1]))
+    triangle = _square(text, n) * (n + 1) // (2 * n)
+    assert prefill_flops(text, n) == linear + triangle
+
+
+def _counted(run: object) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def _square(text: object, n: int) -> int:
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 4 * text.num_hidden_layers * text.num_attention_heads * head_dim * n * n
+
+
+def _rotary(decoder: nn.Module, embeds: torch.Tensor) -> int:
+    """Angles are made by a product too; it is no work of the network."""
+    kinds = 3 if "mrope_section" in (decoder.config.rope_parameters or {}) else 1
+    positions = torch.arange(embeds.shape[1]).expand(kinds, 1, -1)
+    return _counted(lambda: decoder.rotary_emb(embeds, positions if kinds > 1 else positions[0]))
+
+
+def _mixture(decoder: nn.Module, text: object, n: int) -> int:
+    """Of a mixture of experts: each token's products, from the weights themselves."""
+    experts = [p for name, p in decoder.layers.named_parameters() if "experts" in name]
+    always = [p for name, p in decoder.layers.named_parameters() if "experts" not in name and p.dim() == 2]
+    active = sum(p.numel() for p in experts) * text.num_experts_per_tok // text.num_experts
+    return 2 * n * (active + sum(p.numel() for p in always))
+
+
+@pytest.mark.parametrize(("text", "value"), [("24GB", 24 * 10**9), ("0.5 GiB", 2**29), ("80gib", 80 * 2**30)])
+def test_memory_sizes(text: str, value: int) -> None:
+    assert parse_bytes(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "24", "GB", "-1GB", "1e9GB", "24 parsecs", "9" * 40 + "GB", "nanGB"])
+def test_what_is_no_memory_size(text: str) -> None:
+    with pytest.raises(ValueError, match="24GB"):
+        parse_bytes(text)

@@ -1,0 +1,226 @@
+"""Audio and a prompt to text, the demo's functions, and the picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from test_families import PROCESSOR, SPECIAL, processor_of
+from tiny import PAD, TINY
+
+import fewhertz
+from fewhertz import audio, demo, run, show
+from fewhertz.plan import Plan
+from fewhertz.pocket import path
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = sorted((path() / "samples").glob("*.flac"))
+
+
+@pytest.fixture(scope="module")
+def loaded() -> tuple[object, object]:
+    return fewhertz.load("pocket", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def waves() -> list[np.ndarray]:
+    return [audio.load(SAMPLES[0])[:32_000], audio.load(SAMPLES[1])[:20_000]]
+
+
+@pytest.fixture
+def files(tmp_path: Path, waves: list[np.ndarray]) -> list[Path]:
+    named = [tmp_path / "one.wav", tmp_path / "two.wav"]
+    for name, wave in zip(named, waves, strict=True):
+        soundfile.write(name, wave, 16_000, subtype="FLOAT")
+    return named
+
+
+def test_pocket_is_asked_what_it_was_trained_on() -> None:
+    sys.path.insert(0, str(ROOT))
+    try:
+        from recipes.pocket.config import INSTRUCTIONS
+    finally:
+        sys.path.remove(str(ROOT))
+    assert run.PROMPTS["transcribe"] in INSTRUCTIONS
+
+
+@pytest.mark.parametrize("spec", [None, "pool@keep=1/2", "segmentwise@keep=1/3"])
+def test_reply_is_what_plain_transformers_generates(
+    loaded: tuple[object, object], waves: list[np.ndarray], spec: str | None
+) -> None:
+    model, processor = loaded
+    handle = None if spec is None else fewhertz.compress(model, spec)
+    try:
+        replies = run.reply(model, processor, waves, "What is said in the audio?", max_new_tokens=12)
+        content = [{"type": "audio", "audio": "x"}, {"type": "text", "text": "What is said in the audio?"}]
+        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        for wave, reply in zip(waves, replies, strict=True):
+            inputs = processor(text=[prompt], audio=[wave], sampling_rate=16_000, return_tensors="pt")
+            out = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+            new = out[:, inputs["input_ids"].shape[1] :]
+            assert reply.text == processor.batch_decode(new, skip_special_tokens=True)[0].strip()
+            before = int((inputs["input_ids"] == model.config.audio_token_id).sum())
+            assert reply.before == before
+            assert reply.after == (before if handle is None else handle.method.num_tokens(before))
+            assert min(reply.encode, reply.prefill) > 0 and reply.decode >= 0
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+@pytest.mark.parametrize("family", PROCESSOR)
+@pytest.mark.parametrize("prompt", [None, "w9 w8"])
+def test_each_family_is_asked_through_its_own_processor(family: str, prompt: str | None) -> None:
+    model, processor = TINY[family].build(), processor_of(family)
+    audio_token, begin, end = SPECIAL[family]
+    marked = audio_token if family == "music-flamingo" else f"{begin} {audio_token} {end}"  # it writes them itself
+    processor.chat_template = (
+        "{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+        f"{{% if c['type'] == 'audio' %}} {marked} {{% else %}} {{{{ c['text'] }}}} {{% endif %}}"
+        "{% endfor %}{% endif %}{% endfor %}{% if add_generation_prompt %} w7 {% endif %}"
+    )
+    generator = np.random.default_rng(0)
+    waves = [generator.standard_normal(n, dtype=np.float32) for n in (32_000, 17_000)]
+    ids = run.request(processor, waves, prompt)["input_ids"]
+    assert ids.shape[0] == 2 and (ids[:, -1] != PAD).all() and ids[1, 0] == PAD
+    assert prompt is None or all("w9 w8" in text for text in processor.batch_decode(ids))
+    with fewhertz.compress(model, "pool@keep=1/2") as handle:
+        replies = run.reply(model, processor, waves, prompt, max_new_tokens=3)
+        alone = [run.reply(model, processor, [wave], prompt, max_new_tokens=3)[0] for wave in waves]
+        assert [r.after for r in replies] == [handle.method.num_tokens(r.before) for r in replies]
+    assert [r.before for r in replies] == (ids == model.config.audio_token_id).sum(1).tolist()
+    assert [r.text for r in replies] == [r.text for r in alone]
+
+
+def test_files_come_in_order_and_a_bad_one_takes_no_other_with_it(
+    loaded: tuple[object, object], files: list[Path], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"RIFF no audio")
+    asked = [files[0], bad, tmp_path / "nowhere.wav", files[1]]
+    pieces = list(run.pieces(*loaded, asked, batch_size=3, max_new_tokens=4))
+    assert [piece.file for piece in pieces] == asked
+    assert [piece.error is None for piece in pieces] == [True, False, False, True]
+    assert [piece.reply is None for piece in pieces] == [False, True, True, False]
+    assert all(piece.last for piece in pieces)
+    assert pieces[3].seconds == 1.25
+
+
+def test_a_window_that_fails_does_not_fail_its_batch(
+    loaded: tuple[object, object], files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = run.reply
+
+    def fails_on_the_long_one(model: object, processor: object, some: list[np.ndarray], *rest: object, **more: object):
+        if any(len(wave) > 30_000 for wave in some):
+            raise RuntimeError("out of memory\nand much more of it")
+        return real(model, processor, some, *rest, **more)
+
+    monkeypatch.setattr(run, "reply", fails_on_the_long_one)
+    one, two = run.pieces(*loaded, files, batch_size=2, max_new_tokens=4)
+    assert one.error == "out of memory" and one.reply is None
+    assert two.error is None and two.reply is not None
+
+
+def test_long_audio_is_refused_by_name_or_runs_in_windows(loaded: tuple[object, object], tmp_path: Path) -> None:
+    long = tmp_path / "long.wav"
+    noise = np.random.default_rng(0).normal(0, 0.01, 31 * 16_000).astype(np.float32)
+    soundfile.write(long, noise, 16_000)
+    (piece,) = run.pieces(*loaded, [long])
+    assert piece.error is not None and "31.0 s" in piece.error and "--chunk 30" in piece.error
+    windows = list(run.pieces(*loaded, [long], chunk=30, batch_size=2, max_new_tokens=2))
+    assert [piece.last for piece in windows] == [False, True]
+    assert sum(piece.seconds for piece in windows) == pytest.approx(31)
+    with pytest.raises(ValueError, match="30 s that qwen2-audio"):
+        next(run.pieces(*loaded, [long], chunk=31))
+
+
+def test_windows_after_a_failed_one_are_not_passed_off_as_the_whole(
+    loaded: tuple[object, object], files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = run.reply, []
+
+    def fails_once(*args: object, **more: object):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("broken")
+        return real(*args, **more)
+
+    monkeypatch.setattr(run, "reply", fails_once)
+    pieces = list(run.pieces(*loaded, [files[0], files[1]], chunk=0.5, max_new_tokens=1))
+    first = [piece for piece in pieces if piece.file == files[0]]
+    assert [piece.error for piece in first] == [None, "broken"] and first[-1].last
+    assert not any(piece.error for piece in pieces if piece.file == files[1])
+    assert pieces[-1].file == files[1] and pieces[-1].last and pieces[-1].reply is not None
+
+
+def test_demo_measures_what_reply_says(loaded: tuple[object, object], tmp_path: Path, capsys: object) -> None:
+    clips = demo.bundled(2)
+    clips[1] = demo.Clip(clips[1].wave, clips[1].text, "recorded")
+    ticks: list[int] = []
+    half = Fraction(1, 2)
+    rows = demo.measure(clips, ("pool", "segmentwise"), (Fraction(1), half), repeats=1, tick=lambda: ticks.append(1))
+    assert [(row.method, row.keep) for row in rows] == [("none", "1"), ("pool", "1/2"), ("segmentwise", "1/2")]
+    assert len(ticks) == 3 and rows[0].prefill == 1.0 and rows[0].tokens > rows[1].tokens == rows[2].tokens
+    assert all(row.prefill > 0 for row in rows)
+    # the encoder ran once for all rows: the same as running it for each
+    model, processor = loaded
+    for row in rows:
+        with fewhertz.compress(model, f"{row.method if row.method != 'none' else 'pool'}@keep={row.keep}"):
+            for clip in clips:
+                (one,) = run.reply(model, processor, [clip.wave], max_new_tokens=demo.MAX_NEW_TOKENS)
+                assert demo.word_error_rate([clip.text], [one.text]) == row.wer[clip.kind]
+    demo.print_table(rows)
+    printed = capsys.readouterr().out
+    assert "segmentwise" in printed and "WER recorded" in printed and "12." in printed
+    demo.draw_curve(rows, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_demo_reads_real_recordings() -> None:
+    data = ROOT.parent / "shared" / "data"
+    if not (data / "manifest.jsonl").exists():
+        pytest.skip(f"no recordings at {data}")
+    clips = demo.recorded(data, strings=2, sentences=2)
+    assert [clip.kind for clip in clips] == ["recorded"] * 4
+    assert [len(clip.text.split()) for clip in clips[:2]] == [demo.WORDS] * 2
+    assert all(0.5 < len(clip.wave) / 16_000 < 30 and np.abs(clip.wave).max() > 0.01 for clip in clips)
+
+
+def test_demo_without_recordings(tmp_path: Path) -> None:
+    assert demo.recorded(tmp_path) == []
+    (tmp_path / "manifest.jsonl").write_text(
+        json.dumps({"tar": "speech_commands.tar", "audio": "a", "text": "a", "speaker": "s", "split": "test"}) + "\n"
+    )
+    with pytest.raises(FileNotFoundError, match=r"speech_commands\.tar is missing"):
+        demo.recorded(tmp_path)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 30.0])
+def test_picture_greys_what_is_dropped_and_draws_the_rest(seconds: float, tmp_path: Path) -> None:
+    n = round(25 * seconds)
+    plan = Plan.select((torch.arange(n) % 3 == 0)[None], -(-n // 3))
+    wave = np.random.default_rng(0).normal(0, 0.1, round(16_000 * seconds)).astype(np.float32)
+    figure = show.picture(wave, 16_000, plan, 25.0, "stride")
+    rows = len(figure.axes) // 2
+    assert rows == (1 if seconds == 1 else 3)
+    tokens, mel = figure.axes[0], figure.axes[1]
+    drawn = [c for c in tokens.collections if len(c.get_paths()) == plan.m]
+    assert len(drawn) == 2  # bars, and the lines that join their members
+    assert len(mel.patches) == np.diff(np.append(np.flatnonzero(plan.group[0].numpy() >= 0), n)).__gt__(1).sum()
+    assert figure.axes[-1].get_xlim()[1] == seconds
+    if seconds == 1:
+        figure.savefig(tmp_path / "tokens.png")
+        assert (tmp_path / "tokens.png").stat().st_size > 10_000
+
+
+def test_tokens_that_overlap_in_time_stand_in_lanes_of_their_own() -> None:
+    spans = np.array([[0, 4], [1, 2], [2, 3], [4, 5]], dtype=float)
+    lanes = show._lanes(spans)
+    assert lanes.tolist() == [0, 1, 1, 0]
