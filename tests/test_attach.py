@@ -259,3 +259,11 @@ def test_audio_too_short_for_a_token(model: Any) -> None:
         pytest.raises(ValueError, match="too short for a single audio token"),
     ):
         model(**batch)
+
+
+def test_a_padded_batch_without_its_mask_is_refused() -> None:
+    model = TINY["qwen2-audio"].build()
+    batch = prompts("qwen2-audio", [[400], [200]])
+    del batch["attention_mask"]
+    with fewhertz.compress(model, "pool@keep=1/2"), pytest.raises(ValueError, match="attention_mask"):
+        model.generate(**batch, max_new_tokens=2, do_sample=False)

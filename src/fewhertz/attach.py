@@ -34,7 +34,7 @@ class Report:
     plans: list[Plan | None] = field(default_factory=list)
 
 
-class _Shown(nn.Module):
+class AudioCompression(nn.Module):
     """Makes `print(model)` tell what the model wears; no parameters, so checkpoints are unchanged."""
 
     def __init__(self, text: str) -> None:
@@ -91,7 +91,7 @@ class Attached:
         self.model.__dict__[_HANDLE] = self
         self._stored = getattr(self.model.config, _SHOWN, None)
         self.model.config.audio_compression = {"method": self.asked.spec}
-        setattr(self.model, _SHOWN, _Shown(f"{self.asked.spec}, {self.family.name}, site={self.method.site}"))
+        setattr(self.model, _SHOWN, AudioCompression(f"{self.asked.spec}, {self.family.name}, site={self.method.site}"))
 
     def remove(self) -> None:
         """Take the method off: the model is as it was. A second call does nothing."""
@@ -176,6 +176,8 @@ class Attached:
             raise ValueError("audio is merged into the prompt by its placeholders: pass input_ids, not inputs_embeds")
         if call.get("position_ids") is not None:
             raise ValueError("position_ids of the uncompressed prompt do not fit the compressed one: leave them out")
+        if generating and call.get("attention_mask") is None and len(ids) > 1 and self._holds_padding(ids):
+            raise ValueError("the batch is padded and has no attention_mask to say where: pass the processor's")
         past = call.get("past_key_values")
         if past is not None and past.get_seq_length() > 0:
             raise NotImplementedError("past_key_values hold tokens already: pass the whole prompt and an empty cache")
@@ -202,6 +204,10 @@ class Attached:
         places = (ids == placeholder).to(embeds.device)
         call["inputs_embeds"] = embeds.masked_scatter(places[..., None], audio_tokens)
         return self.family.finish(self.model, call, [len(clip) for clip in tokens], generating)
+
+    def _holds_padding(self, ids: Tensor) -> bool:
+        pad = self.model.generation_config.pad_token_id
+        return pad is not None and bool((ids[:, [0, -1]] == pad).any())
 
     def _pad_id(self, ids: Tensor, mask: Tensor) -> int:
         padded = ids[mask == 0]
