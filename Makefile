@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make bench: each sets up what it needs in .venv
+# make demo · make test · make lint · make bench · make pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m fewhertz.demo
@@ -21,6 +21,10 @@ lint: $(READY)
 
 bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/methods.py --out results/bench/methods.json
+
+# needs Debian's espeak-ng and flite; SIZE=tiny for a run of minutes
+pocket: $(READY)
+	$(BIN)/python -m recipes.pocket $(if $(SIZE),--size $(SIZE))
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -100,7 +100,7 @@ class Method:
             raise ValueError(f'site is "llm" or "encoder", got {self.site!r}')
 
     def at(self, native_rate: float | Fraction) -> Method:
-        """This method with its budget as a `keep`, for audio of `native_rate` tokens per second.
+        """The same method with its budget as a `keep`, for audio of `native_rate` tokens per second.
 
         Raises:
             ValueError: where the budget asks for more tokens per second than there are.
