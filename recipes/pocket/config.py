@@ -55,7 +55,7 @@ INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class Size:
-    """One setting of the dial. Widths in channels; sentences is a bound on synthetic training sentences."""
+    """One setting of the dial. Widths in channels; ``sentences`` bounds the synthetic training sentences."""
 
     d_encoder: int
     encoder_layers: int
@@ -65,11 +65,13 @@ class Size:
     llm_ffn: int
     vocab: int
     sentences: int
+    real: bool  # recordings of ../shared/data too
+    mix_from: int  # step from which real and longer clips are mixed in
     steps: int
 
 
 SIZES = {
-    "tiny": Size(64, 2, 2, 64, 2, 128, 768, 600, 60),
-    "small": Size(192, 5, 3, 192, 3, 512, 768, 40_000, 6_000),
+    "tiny": Size(64, 2, 2, 64, 2, 128, 768, 600, False, 30, 60),
+    "small": Size(192, 5, 3, 192, 3, 512, 768, 40_000, True, 600, 6_000),
 }
 HEAD_DIM = 64  # of the LLM; vLLM's CPU attention needs 64

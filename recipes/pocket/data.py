@@ -1,8 +1,10 @@
 """Batches of examples from the cache. A batch is a function of (seed, step) alone, so that a resumed run sees what an
-uninterrupted one would have seen, with no state to store."""
+uninterrupted one would have seen, with no state to store.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -15,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from . import config
-from .config import CACHE, FRAME_HZ, INSTRUCTIONS, N_MELS
+from .config import CACHE, FRAME_HZ, INSTRUCTIONS, N_MELS, SENTENCE_SETS, SIZES
 from .features import FLOOR, TAIL, normalise, silence
 from .model import frame_lengths
 from .prepare import read_jsonl
@@ -37,13 +39,17 @@ class Part:
         return torch.from_numpy(self.features[row["start"] : end].astype(np.float32))
 
 
+STRINGS, REAL = 0.5, 0.08  # shares of the examples once mixed; the rest are synthetic sentences
+AUGMENT = 0.4  # strength of warps, noise and masks at the end of their fading in
+
+
 @dataclass
 class Item:
-    """One example before its features are read: clips of one part, with silence between them."""
+    """One example before its features are read: clips of one part, each after some silence."""
 
     part: Part
     clips: list[int]
-    gaps: list[int]  # frames before each clip but the first
+    gaps: list[int]  # frames of silence before each clip
     frames: int
     text: str
     phonemes: list[str]
@@ -61,8 +67,13 @@ def join(part: Part, clips: list[int], gaps: list[int]) -> Item:
     )
 
 
+def lead(rng: np.random.Generator) -> int:
+    """Frames of silence before a training example: none for most, else up to 1 s, so that no time is special."""
+    return int(rng.integers(1, 100)) if rng.random() < 0.25 else 0
+
+
 def single_items(part: Part) -> list[Item]:
-    return [join(part, [i], []) for i in range(len(part.rows))]
+    return [join(part, [i], [0]) for i in range(len(part.rows))]
 
 
 @dataclass
@@ -126,17 +137,17 @@ def load_table(path: Path, parts: list[Part]) -> dict[str, int]:
 class Training:
     """Draws training batches.
 
-    Stage 0 (until ``mix_from``): single synthetic sentences, first short ones, so that the LLM finds the alignment.
-    Stage 1: synthetic sentences (also two or three of one voice in a row), word strings, real sentences.
+    Stage 0 (until the size's ``mix_from``): single synthetic sentences, first short ones, so that the
+    LLM finds the alignment.
+    Stage 1: synthetic sentences (also two to eight of one voice in a row), word strings, real sentences.
     """
 
-    def __init__(self, size: str, processor: object, seed: int, seconds: float, mix_from: int) -> None:
-        self.seed, self.budget, self.mix_from = seed, int(seconds * FRAME_HZ), mix_from
+    def __init__(self, size: str, processor: object, seed: int, seconds: float) -> None:
+        self.seed, self.budget, self.mix_from = seed, int(seconds * FRAME_HZ), SIZES[size].mix_from
         self.synthetic = [Part(p.stem) for p in sorted(CACHE.glob(f"{size}-train-*.jsonl"))]
-        found = [s for s in config.SENTENCE_SETS if (CACHE / f"real-{s}.jsonl").exists()]
-        self.real = [Part(f"real-{s}", "train") for s in found]
-        words = (CACHE / "real-speech_commands.jsonl").exists()
-        self.words = Part("real-speech_commands", "train") if words else None
+        found = [s for s in config.REAL_SETS if SIZES[size].real and (CACHE / f"real-{s}.jsonl").exists()]
+        self.real = [Part(f"real-{s}", "train") for s in found if s in SENTENCE_SETS]
+        self.words = Part("real-speech_commands", "train") if "speech_commands" in found else None
         self.speakers: list[list[int]] = []
         if self.words:
             by_speaker: dict[str, list[int]] = {}
@@ -149,21 +160,25 @@ class Training:
             raise FileNotFoundError(f"no features in {CACHE}: run python -m recipes.pocket.prepare --size {size}")
         sizes = np.array([len(p.rows) for p in self.synthetic], float)
         self.synthetic_share = sizes / sizes.sum()
-        self.real_share = np.array([len(p.rows) for p in self.real], float) / max(1, sum(len(p.rows) for p in self.real))
+        counts = np.array([len(p.rows) for p in self.real], float)
+        self.real_share = counts / max(1.0, counts.sum())
         self.table: dict[str, int] = {}
 
     def _sentence(self, rng: np.random.Generator, count: int) -> Item:
         part = self.synthetic[rng.choice(len(self.synthetic), p=self.synthetic_share)]
         clips = rng.integers(len(part.rows), size=count).tolist()
-        return join(part, clips, rng.integers(5, 40, size=count - 1).tolist())
+        return join(part, clips, [lead(rng), *rng.integers(5, 40, size=count - 1).tolist()])
 
     def _string(self, rng: np.random.Generator) -> Item:
-        clips = rng.choice(self.speakers[rng.integers(len(self.speakers))], size=rng.integers(2, 8)).tolist()
-        return join(self.words, clips, rng.integers(0, 31, size=len(clips) - 1).tolist())
+        clips = self.speakers[rng.integers(len(self.speakers))]
+        if rng.random() < 0.3:  # the same words again and again: to be counted, not continued
+            clips = rng.choice(clips, size=rng.integers(1, 4)).tolist()
+        clips = rng.choice(clips, size=rng.integers(2, 8)).tolist()
+        return join(self.words, clips, [lead(rng) // 2, *rng.integers(0, 31, size=len(clips) - 1).tolist()])
 
     def _real(self, rng: np.random.Generator) -> Item:
         part = self.real[rng.choice(len(self.real), p=self.real_share)]
-        return join(part, [int(rng.integers(len(part.rows)))], [])
+        return join(part, [int(rng.integers(len(part.rows)))], [lead(rng)])
 
     def _draw(self, rng: np.random.Generator, step: int) -> Item:
         if step < self.mix_from:
@@ -173,27 +188,27 @@ class Training:
                 item = self._sentence(rng, 1)
             return item
         kind = rng.random()
-        if kind < 0.30 and self.words:
+        if kind < STRINGS and self.words:
             return self._string(rng)
-        if kind < 0.45 and self.real:
+        if kind < STRINGS + REAL and self.real:
             item = self._real(rng)
             while item.frames > 1200:
                 item = self._real(rng)
             return item
-        return self._sentence(rng, int(rng.choice([1, 2, 3], p=[0.4, 0.35, 0.25])))
+        return self._sentence(rng, int(rng.choice([1, 2, 3, 4, 6, 8], p=[0.4, 0.3, 0.2, 0.04, 0.03, 0.03])))
 
-    def batch(self, step: int, augment: float) -> Batch:
-        """``augment`` in 0..1 scales the warps, noise and masks."""
-        rng = np.random.default_rng([self.seed, step])
+    def batch(self, step: int, augment: float, rank: int = 0) -> Batch:
+        """``augment`` in 0..1 scales the warps, noise and masks; ``rank`` of one of several training processes."""
+        rng = np.random.default_rng([self.seed, step, rank])
         pool = sorted((self._draw(rng, step) for _ in range(160)), key=lambda item: item.frames)
-        # A random stretch of the sorted pool: clips of one batch are of like length, and each clip is as likely as another.
+        # A random stretch of the sorted pool: clips of one batch are of like length, and all are about equally likely.
         first = int(rng.integers(len(pool)))
         chosen = [pool[first]]
         low, high = first - 1, first + 1
         while low >= 0 or high < len(pool):
             nearest_up = high < len(pool) and (low < 0 or rng.random() < 0.5)
             item = pool[high] if nearest_up else pool[low]
-            longest = max(c.frames for c in chosen + [item])
+            longest = max(c.frames for c in [*chosen, item])
             if longest * (len(chosen) + 1) > self.budget:
                 break
             chosen.append(item)
@@ -205,11 +220,10 @@ class Training:
         for item in items:
             raw, frames = assemble(item)
             target = [self.table[p] for p in item.phonemes if p in self.table]
-            repeats = sum(a == b for a, b in zip(target, target[1:], strict=False))
+            repeats = sum(a == b for a, b in itertools.pairwise(target))
             slack = (frames // 2) / (len(target) + repeats + 1)  # CTC needs a state for each phoneme
             raw, frames = warp(raw, frames, rng, augment, fastest=min(1.2, slack))
-            x = normalise(raw)
-            features.append(mask(x, frames, rng, augment))
+            features.append(mask(normalise(raw), frames, rng, augment))
             lengths.append(frames)
             phones.append(target)
             which = int(rng.integers(len(INSTRUCTIONS))) if rng.random() < 0.5 else 0
@@ -235,8 +249,7 @@ def assemble(item: Item) -> tuple[Tensor, int]:
     """Raw log-mel of an item with the TAIL after its last clip, and its frames."""
     pieces = []
     for k, clip in enumerate(item.clips):
-        if k:
-            pieces.append(torch.full((item.gaps[k - 1], N_MELS), FLOOR))
+        pieces.append(torch.full((item.gaps[k], N_MELS), FLOOR))
         pieces.append(item.part.raw(clip, tail=k == len(item.clips) - 1))
     return torch.cat(pieces), item.frames
 
@@ -253,8 +266,8 @@ def warp(raw: Tensor, frames: int, rng: np.random.Generator, augment: float, fas
         extra = N_MELS - grid.shape[1]
         raw = torch.cat([grid, grid[:, -1:].expand(-1, extra)], 1) if extra > 0 else grid[:, :N_MELS]
         frames = len(raw) - TAIL
-    if rng.random() < 0.3 * augment:
-        level = float(raw.max()) - float(rng.uniform(1.0, 4.0))  # decades below the loudest point: 10–40 dB
+    if rng.random() < 0.25 * augment:
+        level = float(raw.max()) - float(rng.uniform(1.5, 4.0))  # decades below the loudest point: 15–40 dB
         tilt = torch.linspace(0.0, float(rng.uniform(-1.5, 0.5)), N_MELS)
         wobble = torch.from_numpy(rng.standard_normal(raw.shape, dtype=np.float32)) * 0.2
         raw = torch.logaddexp(raw * 2.302585, (level + tilt + wobble) * 2.302585) / 2.302585
@@ -267,17 +280,19 @@ def mask(x: Tensor, frames: int, rng: np.random.Generator, augment: float) -> Te
         return x
     mean = float(x.mean())
     for _ in range(2):
-        width = int(rng.integers(0, 1 + round(12 * augment)))
+        width = int(rng.integers(0, 1 + round(10 * augment)))
         start = int(rng.integers(0, N_MELS - width))
         x[:, start : start + width] = mean
-    for _ in range(max(1, frames // 150)):
-        width = int(rng.integers(0, 1 + round(min(20, frames // 8) * augment)))
+    for _ in range(max(1, frames // 200)):
+        width = int(rng.integers(0, 1 + round(min(16, frames // 8) * augment)))
         start = int(rng.integers(0, max(1, frames - width)))
         x[start : start + width] = mean
     return x
 
 
-def evaluation_batches(items: list[Item], prompts: Prompts, seconds: float, which: int = 0) -> list[tuple[list[int], Batch]]:
+def evaluation_batches(
+    items: list[Item], prompts: Prompts, seconds: float, which: int = 0
+) -> list[tuple[list[int], Batch]]:
     """Batches for generation (left-padded prompts, no answer), with the indices of their items."""
     order = sorted(range(len(items)), key=lambda i: items[i].frames)
     groups: list[list[int]] = [[]]
@@ -294,5 +309,6 @@ def evaluation_batches(items: list[Item], prompts: Prompts, seconds: float, whic
         ids = torch.tensor([[prompts.pad] * (width - len(r)) + r for r in rows])
         valid = torch.tensor([[False] * (width - len(r)) + [True] * len(r) for r in rows])
         empty = torch.zeros(0, dtype=torch.long)
-        out.append((group, Batch(mel, frames, ids, valid, torch.zeros_like(valid), empty, empty, [items[i].text for i in group])))
+        texts = [items[i].text for i in group]
+        out.append((group, Batch(mel, frames, ids, valid, torch.zeros_like(valid), empty, empty, texts)))
     return out

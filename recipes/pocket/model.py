@@ -1,4 +1,4 @@
-"""The model: an ordinary `Qwen2AudioForConditionalGeneration`, and a forward for training that skips 30 s of padding."""
+"""The model: an ordinary `Qwen2AudioForConditionalGeneration`, and a forward for training without 30 s of padding."""
 
 from __future__ import annotations
 
@@ -54,8 +54,11 @@ def sinusoids(length: int, width: int) -> Tensor:
 
 
 def build(config: Qwen2AudioConfig) -> Qwen2AudioForConditionalGeneration:
-    """A fresh model. Encoder keys start as copies of the queries: then a frame attends first to frames like it and near it
-    (sinusoids of near positions have the larger product), which is what speech needs and would otherwise be learnt."""
+    """A fresh model.
+
+    Encoder keys start as copies of the queries: then a frame attends first to frames like it and near it (sinusoids of
+    near positions have the larger product), which is what speech needs and would otherwise have to be learnt.
+    """
     model = Qwen2AudioForConditionalGeneration(config)
     tower = model.model.audio_tower
     with torch.no_grad():
@@ -89,8 +92,8 @@ def frame_lengths(frames: Tensor) -> tuple[Tensor, Tensor]:
 def encode(tower: Qwen2AudioEncoder, mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """The encoder on a batch of any length: states ``[b, t/2, d]`` before pooling, and ``[b, t/4, d]`` after it.
 
-    ``mel [b, t, n_mels]``, t a multiple of 4, padded as the feature extractor pads; ``frames [b]`` valid frames. The stock
-    forward does the same thing but refuses anything other than 30 s, most of which would be padding here.
+    ``mel [b, t, n_mels]``, t a multiple of 4, padded as the feature extractor pads; ``frames [b]`` valid frames. The
+    stock forward does the same thing but refuses anything other than 30 s, most of which would be padding here.
     """
     x = nn.functional.gelu(tower.conv1(mel.transpose(1, 2)))
     x = nn.functional.gelu(tower.conv2(x)).transpose(1, 2)

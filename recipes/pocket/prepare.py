@@ -1,7 +1,8 @@
 """Stage 1, data: fixed splits, synthetic speech, real recordings, and their raw log-mel features in `cache/`.
 
-Each part is one pair of files: `<part>.f16` (raw log-mel, float16, frames + TAIL rows of 80, clip after clip) and `<part>.jsonl`
-(one row a clip: id, text, phonemes, speaker or voice, start, frames). A part that is there is not made again.
+Each part is one pair of files: `<part>.f16` (raw log-mel, float16, frames + TAIL rows of 80, clip after clip) and
+`<part>.jsonl` (one row a clip: id, text, phonemes, speaker or voice, start, frames). A part that is there is not made
+again.
 
     python -m recipes.pocket.prepare [--size tiny] [--data ../shared/data] [--workers 2]
 """
@@ -224,9 +225,10 @@ def prepare(size: str, data: Path, workers: int) -> None:
     manifest = read_jsonl(data / "manifest.jsonl") if (data / "manifest.jsonl").exists() else []
     if not manifest:
         print(f"no recordings at {data}: synthetic speech alone")
-    by_tar = {s: [r for r in manifest if r["tar"] == f"{s}.tar" and r.get("text")] for s in config.REAL_SETS}
+    real = config.REAL_SETS if SIZES[size].real and manifest else ()
+    by_tar = {s: [r for r in manifest if r["tar"] == f"{s}.tar" and r.get("text")] for s in real}
     for split in STRINGS:
-        if words := by_tar["speech_commands"]:
+        if words := by_tar.get("speech_commands"):
             jobs.append((string_part, f"strings-{split}", data, read_jsonl(SPLITS / f"strings-{split}.jsonl"), words))
     jobs += [(real_part, f"real-{name}", data, found) for name, found in by_tar.items() if found]
     with ProcessPoolExecutor(workers) as pool:

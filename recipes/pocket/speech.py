@@ -89,15 +89,10 @@ def synthesise(text: str, voice: str, speed: int = 170, pitch: int = 50) -> np.n
     if engine == "espeak":
         wave, rate = espeak().say(text, name, speed, pitch).astype(np.float32) / 32768, espeak().rate
     elif engine == "flite":
-        stretch = 170 / speed
-        command = ["flite", "-voice", name, "--setf", f"duration_stretch={stretch:.3f}", "-t", text, "-o", "/dev/stdout"]
-        raw = subprocess.run(command, check=True, capture_output=True).stdout
-        wave, rate = _read_flite(raw)
+        stretch = f"duration_stretch={170 / speed:.3f}"
+        command = ["flite", "-voice", name, "--setf", stretch, "-t", text, "-o", "/dev/stdout"]
+        spoken = subprocess.run(command, check=True, capture_output=True).stdout
+        wave, rate = sf.read(io.BytesIO(spoken), dtype="float32")
     else:
         raise ValueError(f"unknown synthesiser in voice {voice!r}")
     return soxr.resample(wave, rate, SAMPLE_RATE) if rate != SAMPLE_RATE else wave
-
-
-def _read_flite(raw: bytes) -> tuple[np.ndarray, int]:
-    wave, rate = sf.read(io.BytesIO(raw), dtype="float32")
-    return wave, rate

@@ -28,7 +28,7 @@ FRAME = "system\nYou are a helpful assistant.\nuser\nAudio 1: \nassistant\n"  # 
 
 def corpus(size: str) -> list[str]:
     rows = [r for path in sorted(CACHE.glob(f"{size}-train-*.jsonl")) for r in read_jsonl(path)]
-    for name in config.REAL_SETS:
+    for name in config.REAL_SETS if SIZES[size].real else ():
         path = CACHE / f"real-{name}.jsonl"
         rows += [r for r in read_jsonl(path) if r["split"] == "train"] if path.exists() else []
     # The prompt is in every example: whole words for it keep prompts short.
@@ -56,7 +56,8 @@ def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
     tok.add_special_tokens(list(SPECIAL))
     return PreTrainedTokenizerFast(
         tokenizer_object=tok, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left",
-        extra_special_tokens=list(SPECIAL[1:2] + SPECIAL[3:]), model_max_length=2048, clean_up_tokenization_spaces=False,
+        extra_special_tokens=list(SPECIAL[1:2] + SPECIAL[3:]), model_max_length=2048,
+        clean_up_tokenization_spaces=False,
     )  # fmt: skip
 
 

@@ -2,38 +2,58 @@
 
     python -m recipes.pocket.train --minutes 80           # learning rate reaches 0 when 80 minutes of steps are spent
     python -m recipes.pocket.train --minutes 200          # later: goes on from the checkpoint on a longer schedule
+    python -m torch.distributed.run --nproc-per-node 2 -m recipes.pocket.train --threads 1 --batch-seconds 20
 
-Data order and random draws are functions of (seed, step); weights, optimiser and time spent are in the checkpoint. So a
-run by `--steps` that was stopped and resumed gives what an unbroken one gives; by `--minutes` the rate follows the clock.
+The last is faster on two cores that others use too: two threads wait for each other after each operation, two processes
+once a step.
+
+Data order and random draws are functions of (seed, step); weights, optimiser and time spent are in the checkpoint.
+So a run by `--steps` that was stopped and resumed gives what an unbroken one gives; by `--minutes` the rate follows the
+clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from . import tokenizer
 from .config import RUNS, SIZES
-from .data import Batch, Training, load_table
+from .data import AUGMENT, Batch, Training, load_table
 from .model import CTCHead, build, encode, frame_lengths, model_config
 
 CTC_WEIGHT = 0.5
 REPLACED = 0.1  # share of answer tokens replaced at the input by random ones: the LLM must listen, not only guess on
-MIX_FROM = {"tiny": 30, "small": 900}  # step from which real clips and longer examples are mixed in
+
+
+def world() -> tuple[int, int]:
+    """Rank and number of processes."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def average(tensors: list[Tensor]) -> None:
+    """The mean over processes, in place and in one message."""
+    if world()[1] > 1:
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        dist.all_reduce(flat)
+        for t, mean in zip(tensors, flat.div_(world()[1]).split([t.numel() for t in tensors]), strict=True):
+            t.copy_(mean.view_as(t))
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised by Newton–Schulz, for weight matrices; AdamW for everything else.
 
     Update and scale as in Moonlight (2502.16982), so that one learning rate serves both. Matrices of one shape are
-    orthogonalised together.
+    orthogonalised together; of several processes each does its share.
     """
 
     def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, decay: float) -> None:
@@ -50,23 +70,26 @@ class Muon(torch.optim.Optimizer):
                 self._adam(params, group["lr"], group["decay"])
 
     def _muon(self, params: list[nn.Parameter], lr: float, decay: float) -> None:
-        by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
-        for p in params:
-            by_shape.setdefault((min(p.shape), max(p.shape)), []).append(p)
+        rank, processes = world()
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        updates = []
+        for i, p in enumerate(params):
+            state = self.state[p]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(p)
+            state["momentum"].lerp_(p.grad, 0.05)
+            if i % processes == rank:
+                by_shape.setdefault((min(p.shape), max(p.shape)), []).append(i)
+            updates.append(torch.zeros_like(p))
         for group in by_shape.values():
-            updates = []
-            for p in group:
-                state = self.state[p]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(p)
-                state["momentum"].lerp_(p.grad, 0.05)
-                update = p.grad.lerp(state["momentum"], 0.95)
-                updates.append(update.T if p.shape[0] > p.shape[1] else update)
-            done = orthogonalise(torch.stack(updates))
-            for p, update in zip(group, done, strict=True):
-                p.mul_(1 - lr * decay)
-                scale = 0.2 * max(p.shape) ** 0.5
-                p.add_(update.T if p.shape[0] > p.shape[1] else update, alpha=-lr * scale)
+            wide = [params[i].shape[0] <= params[i].shape[1] for i in group]
+            smooth = [params[i].grad.lerp(self.state[params[i]]["momentum"], 0.95) for i in group]
+            done = orthogonalise(torch.stack([u if w else u.T for u, w in zip(smooth, wide, strict=True)]))
+            for i, u, w in zip(group, done, wide, strict=True):
+                updates[i] = (u if w else u.T) * processes  # the mean over processes then is the one that was made
+        average(updates)
+        for p, update in zip(params, updates, strict=True):
+            p.mul_(1 - lr * decay).add_(update, alpha=-lr * 0.2 * max(p.shape) ** 0.5)
 
     def _adam(self, params: list[nn.Parameter], lr: float, decay: float) -> None:
         for p in params:
@@ -142,11 +165,14 @@ def save(path: Path, state: dict) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
+    if "WORLD_SIZE" in os.environ:  # started by torch.distributed.run
+        dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
+    rank, processes = world()
     size = SIZES[args.size]
     run = RUNS / args.run
     run.mkdir(parents=True, exist_ok=True)
     processor = AutoProcessor.from_pretrained(tokenizer.make(args.size))
-    data = Training(args.size, processor, args.seed, args.batch_seconds, MIX_FROM[args.size])
+    data = Training(args.size, processor, args.seed, args.batch_seconds)
     data.table = load_table(run / "phonemes.json", data.parts)
     ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
     torch.manual_seed(args.seed)
@@ -164,8 +190,11 @@ def train(args: argparse.Namespace) -> None:
         head.load_state_dict(state["head"])
         optimiser.load_state_dict(state["optimiser"])
         step, spent, heard = state["step"], state["spent"], state["heard"]
-    (run / f"arguments-{step:06d}.json").write_text(json.dumps(vars(args), indent=1))
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
+    if rank == 0:
+        facts = vars(args) | {"processes": processes}
+        (run / f"arguments-{step:06d}.json").write_text(json.dumps(facts, indent=1))
+        print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
+    trained = [p for p in [*model.parameters(), *head.parameters()] if p.requires_grad]
     total = args.steps or size.steps
     metrics = open(run / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (open for the whole run)
     window: list[tuple[float, float]] = []
@@ -180,9 +209,9 @@ def train(args: argparse.Namespace) -> None:
 
     while progress() < 1 and (not args.stop_at or step < args.stop_at):
         began = time.perf_counter()
-        torch.manual_seed(args.seed * 1_000_003 + step)
-        augment = min(1.0, max(0.0, (step - data.mix_from) / data.mix_from))
-        batch = to(data.batch(step, augment), args.device)
+        torch.manual_seed((args.seed * 1_000_003 + step) * 64 + rank)
+        augment = AUGMENT * min(1.0, max(0.0, step / data.mix_from - 2) / 2)
+        batch = to(data.batch(step, augment, rank), args.device)
         lr = learning_rate(progress(), step, args.lr, args.warmup)
         for group in optimiser.param_groups:
             group["lr"] = lr
@@ -190,14 +219,18 @@ def train(args: argparse.Namespace) -> None:
             ce, ctc = losses(model, head, batch, audio_id, args.smoothing)
         optimiser.zero_grad(set_to_none=True)
         (ce + CTC_WEIGHT * ctc).backward()
-        norm = nn.utils.clip_grad_norm_([*model.parameters(), *head.parameters()], 1.0)
+        figures = torch.stack([ce.detach(), ctc.detach(), batch.frames.sum() / 100])
+        average([*(p.grad for p in trained), figures])
+        norm = nn.utils.clip_grad_norm_(trained, 1.0)
         if torch.isfinite(norm):
             optimiser.step()
         step += 1
-        spent += time.perf_counter() - began
-        heard += float(batch.frames.sum()) / 100
-        window.append((ce.item(), ctc.item()))
-        if step % 20 == 0:
+        clock = torch.tensor([time.perf_counter() - began], device=args.device)
+        average([clock])  # one clock for all: the learning rate follows it
+        spent += clock.item()
+        heard += figures[2].item() * processes
+        window.append((figures[0].item(), figures[1].item()))
+        if step % 20 == 0 and rank == 0:
             ce20, ctc20 = (sum(x) / len(x) for x in zip(*window, strict=True))
             window.clear()
             left = spent / max(progress(), 1e-9) * (1 - progress())
@@ -208,9 +241,10 @@ def train(args: argparse.Namespace) -> None:
             )
             row = {"step": step, "ce": ce20, "ctc": ctc20, "lr": lr, "spent_s": spent, "heard_s": heard}
             metrics.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
-        if step % args.save_every == 0:
+        if step % args.save_every == 0 and rank == 0:
             store()
-    store()
+    if rank == 0:
+        store()
 
 
 def main() -> None:
@@ -218,18 +252,18 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--run", default=None, help="name of the run's directory; the size by default")
     parser.add_argument("--steps", type=int, default=0, help="length of the schedule; the size's own by default")
-    parser.add_argument("--minutes", type=float, default=0.0, help="length of the schedule in minutes of stepping instead")
+    parser.add_argument("--minutes", type=float, default=0.0, help="length of the schedule in minutes of stepping")
     parser.add_argument("--stop-at", type=int, default=0, help="stop after this step whatever the schedule says")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16; pays only where the hardware has it")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--optimiser", choices=("muon", "adamw"), default="muon")
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--warmup", type=int, default=100, help="steps")
     parser.add_argument("--decay", type=float, default=0.05)
     parser.add_argument("--dropout", type=float, default=0.0, help="in the encoder")
     parser.add_argument("--smoothing", type=float, default=0.05)
-    parser.add_argument("--batch-seconds", type=float, default=60.0, help="seconds of audio a step, padding included")
+    parser.add_argument("--batch-seconds", type=float, default=40.0, help="seconds of audio a step and process")
     parser.add_argument("--save-every", type=int, default=100, help="steps")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
