@@ -42,7 +42,7 @@ chat = [{{"role": "user", "content": content}}]
 prompt = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
 inputs = processor(text=prompt, audio=wave, sampling_rate=rate, return_tensors="pt")
 out = model.generate(**inputs)
-print(processor.decode(out[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+print(processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 
 ## What it does
@@ -51,7 +51,7 @@ It writes down English speech in lower case, without punctuation. That is the on
 ## What was measured
 Word error rate in %, greedy decoding, float32, prompt "{instruction}", clips up to 30 s. 95 % intervals
 by bootstrap, over sentences for synthetic speech and over speakers for recordings (the word strings come from 300
-drawings of 14 speakers' clips, hence the width). Choices were made on dev; test was measured once.
+drawings of 14 speakers' clips, hence the width). Choices were made on dev, none on test.
 
 {table}
 

@@ -48,6 +48,7 @@ class Row:
         tokens: audio tokens of all clips together.
         wer: word error rate by kind of clip.
         prefill: time in which the LLM reads the prompt, over that at keep=1 just before it; median of the repeats.
+            `None`: not timed.
     """
 
     method: str
@@ -55,7 +56,7 @@ class Row:
     rate: float
     tokens: int
     wer: dict[str, float]
-    prefill: float
+    prefill: float | None
 
 
 def bundled(count: int | None = None) -> list[Clip]:
@@ -137,7 +138,7 @@ def measure(
         clips: the audio and what is said in it.
         methods: names of methods that act at the LLM's input.
         keeps: fractions of audio tokens kept; 1 is measured in any case, as what the others are compared to.
-        repeats: how often a prefill is timed.
+        repeats: how often a prefill is timed; 0: not at all.
         tick: called after each row.
     """
     model, processor = fewhertz.load("pocket", device="cpu", dtype="float32")
@@ -158,7 +159,8 @@ def measure(
         return sum(r.prefill for r in answer(model, processor, timed, transcript=True, max_new_tokens=1))
 
     whole = "pool@keep=1"
-    prefill(whole)  # the first call warms up
+    if repeats:
+        prefill(whole)  # the first call warms up
     rows = []
     configurations = [("none", Fraction(1))] + [(m, k) for m in methods for k in keeps if k != 1]
     for name, keep in configurations:
@@ -170,9 +172,8 @@ def measure(
             wer[kind] = word_error_rate([clip.text for clip in groups[kind]], [r.text for r in replies])
             tokens += sum(r.after for r in replies)
         # the two are timed one after the other, so that what else the machine does falls on both
-        ratio = (
-            1.0 if spec == whole else statistics.median(1 / (prefill(whole) / prefill(spec)) for _ in range(repeats))
-        )
+        ratios = [1.0] if spec == whole else [1 / (prefill(whole) / prefill(spec)) for _ in range(repeats)]
+        ratio = statistics.median(ratios) if repeats else None
         rows.append(Row(name, str(keep), tokens / seconds, tokens, wer, ratio))
         tick()
     return rows
@@ -200,7 +201,14 @@ def print_table(rows: list[Row]) -> None:
         if before is not None and before.method != row.method:
             table.add_section()
         wer = [f"{100 * row.wer[kind]:.1f} %" for kind in kinds]
-        table.add_row(row.method, row.keep, f"{row.rate:.1f}", str(row.tokens), *wer, f"{row.prefill:.2f}")
+        table.add_row(
+            row.method,
+            row.keep,
+            f"{row.rate:.1f}",
+            str(row.tokens),
+            *wer,
+            "–" if row.prefill is None else f"{row.prefill:.2f}",
+        )
     Console(width=100).print(table)
 
 
