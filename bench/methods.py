@@ -1,7 +1,7 @@
 """Speed and memory of the methods and of score capture: ratios, all measured side by side in one run.
 
     python bench/methods.py --out results/bench/methods.json        # some minutes on 2 idle cores
-    python bench/methods.py --out /tmp/quick.json --quick           # seconds: small shapes, for the tests, no figures
+    python bench/methods.py --out out/quick.json --quick             # seconds: small shapes, for the tests, no figures
 
 1. layer: a method's time (plan and apply) over the time of one decoder layer of Qwen2-7B on the tokens that it saves.
 2. growth: a method's time against the number of tokens, one clip.

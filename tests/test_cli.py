@@ -125,7 +125,7 @@ BAD = {
     "compress without method": ["compress", "pocket", "--out", "x"],
     "compress into what is there": ["compress", "pocket", "--method", "pool@keep=1/2", "--out", str(ROOT)],
     "compress into a file": ["compress", "pocket", "--method", "pool@keep=1/2", "--out", __file__],
-    "compress by an unknown method": ["compress", "pocket", "--method", "x", "--out", "/tmp/never"],
+    "compress by an unknown method": ["compress", "pocket", "--method", "x", "--out", "out/never-written"],
 }
 
 
