@@ -253,7 +253,7 @@ def test_own_method_bar_on_a_terminal_and_clean_output(clips: list[Path]) -> Non
         [*map(str, command), "--method", "mine@keep=0.5", "--max-new-tokens", "3", "--json"],
         stdout=subprocess.PIPE,
         stderr=theirs,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TERM": "xterm"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TERM": "xterm", "COLUMNS": "400"},  # wide: lines are not wrapped
         check=False,
     )
     os.close(theirs)
