@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import AUDIO, AUDIO_BOS, AUDIO_EOS, MELS, PAD, TINY, VIDEO, WINDOW, labels_of, prompts
+from torch import Tensor
 
 import fewhertz
 import fewhertz.families
@@ -212,19 +213,24 @@ def test_row_of_a_batch_is_the_row_alone(family: str, model: Any) -> None:
             torch.testing.assert_close(together[i], alone, atol=1e-4, rtol=0)
 
 
+def check_decoding_agrees_with_one_forward(model: Any, batch: dict[str, Tensor]) -> None:
+    """The logits of each decoding step are those of a forward over the prompt and what was generated."""
+    out = generated(model, batch, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    new = out.sequences[:, batch["input_ids"].shape[1] :]
+    whole = batch | {
+        "input_ids": out.sequences,
+        "attention_mask": torch.cat([batch["attention_mask"], torch.ones_like(new)], dim=1),
+    }
+    logits = model(**whole).logits[:, -6:-1]
+    torch.testing.assert_close(torch.stack(out.logits, dim=1), logits, atol=1e-4, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_decoding_agrees_with_one_forward(family: str, model: Any) -> None:
     """Positions and cache of each decoding step are those of a forward over the prompt and what was generated."""
     batch = batch_of(family, BATCHES["left"])
     with fewhertz.compress(model, "pool@keep=1/3"):
-        out = generated(model, batch, do_sample=False, return_dict_in_generate=True, output_logits=True)
-        new = out.sequences[:, batch["input_ids"].shape[1] :]
-        whole = batch | {
-            "input_ids": out.sequences,
-            "attention_mask": torch.cat([batch["attention_mask"], torch.ones_like(new)], dim=1),
-        }
-        logits = model(**whole).logits[:, -6:-1]
-    torch.testing.assert_close(torch.stack(out.logits, dim=1), logits, atol=1e-4, rtol=1e-4)
+        check_decoding_agrees_with_one_forward(model, batch)
 
 
 def test_gradient_reaches_lora(family: str, model: Any, lora: Any) -> None:
@@ -394,14 +400,7 @@ def test_positions_beside_an_image(family: str, model: Any) -> None:
     """At keep=1/3 forward and generate place the prompt alike, and text goes on where the merged audio ends."""
     batch = batch_of(family, BATCHES["left"], image=True)
     with fewhertz.compress(model, "pool@keep=1/3") as handle:
-        out = generated(model, batch, do_sample=False, return_dict_in_generate=True, output_logits=True)
-        new = out.sequences[:, batch["input_ids"].shape[1] :]
-        whole = batch | {
-            "input_ids": out.sequences,
-            "attention_mask": torch.cat([batch["attention_mask"], torch.ones_like(new)], dim=1),
-        }
-        logits = model(**whole).logits[:, -6:-1]
-        torch.testing.assert_close(torch.stack(out.logits, dim=1), logits, atol=1e-4, rtol=1e-4)
+        check_decoding_agrees_with_one_forward(model, batch)
         model(**batch)
     # an image of 2×2 tokens takes 2 positions instead of 4; whatever is merged takes one position a token
     assert model.base_model.rope_deltas.flatten().tolist() == [-2, -2]

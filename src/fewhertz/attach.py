@@ -79,7 +79,7 @@ class Attached:
         self.model: Any = model
         self.family = family
         self.asked = method
-        self.method = method.at(family.rate(model.config))
+        self.method = family.fit(method, model.config)
         self.last = Report()
         self._before: dict[str, Any] = {}
         self._stored: dict[str, Any] | None = None  # what a checkpoint saved compressed says in its config
@@ -300,11 +300,6 @@ def compress(model: nn.Module, method: str | Method) -> Attached:
     base = _base(model)
     family = family_of(base)
     parsed = parse(method)
-    if parsed.site not in family.sites:
-        raise ValueError(
-            f"{family.name} can be compressed at {' or '.join(family.sites)} only: "
-            "its projector joins several encoder frames into one audio token"
-        )
     handle = Attached(base, family, parsed)
     worn = attached(base)
     if worn is not None:

@@ -48,10 +48,7 @@ class Checkpoint:
         Raises:
             ValueError: where it is malformed, unknown or cannot act on this model.
         """
-        parsed = parse(method)
-        if parsed.site not in self.family.sites:
-            raise ValueError(f"{self.family.name} can be compressed at {' or '.join(self.family.sites)} only")
-        return parsed.at(self.family.rate(self.config))
+        return self.family.fit(parse(method), self.config)
 
 
 def locate(model: str | Path, *, weights: bool = True) -> Path:
@@ -238,7 +235,7 @@ def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
 def save_compressed(model: str | Path, method: str | Method, out: str | Path) -> Path:
     """Write a checkpoint that carries a method: the model's files, and `audio_compression` in its config.json.
 
-    Weights are copied as files and never loaded. `load` wears the method again, and so does vLLM.
+    Weights are copied as files and never loaded. `load` wears the method again.
 
     Args:
         model: a hub id, a directory, or `pocket`.

@@ -612,7 +612,7 @@ def compress(
     out: Annotated[Path, typer.Option(help="A directory that is empty or not there.", show_default=False)],
     modules: IMPORT = None,
 ) -> None:
-    """Write a checkpoint that carries a method: fewhertz.load and vLLM wear it."""
+    """Write a checkpoint that carries a method: fewhertz.load wears it."""
     _import(modules)
     with _bad_usage():
         from fewhertz.checkpoint import save_compressed

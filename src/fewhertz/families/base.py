@@ -11,6 +11,8 @@ from typing import Any, ClassVar, TypeAlias
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fewhertz.method import Method
+
 MEL_HZ = 100  # mel frames per second of Whisper's front end: 16,000 samples over hops of 160
 
 Config: TypeAlias = Any  # a transformers configuration: attributes differ by family
@@ -64,7 +66,6 @@ class Family:
     audio_inputs: ClassVar[tuple[str, ...]]  # arguments of forward that carry audio: consumed here
     sites: ClassVar[tuple[str, ...]] = ("llm", "encoder")
     max_seconds: ClassVar[float | None] = None  # longest clip that the processor reads without cutting; None: any
-    window_seconds: ClassVar[float] = 30.0
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -74,6 +75,19 @@ class Family:
     def rate(self, config: Config) -> Fraction:
         """Audio tokens per second before compression, in Hz."""
         raise NotImplementedError
+
+    def fit(self, method: Method, config: Config) -> Method:
+        """The method with its budget bound to this model's rate.
+
+        Raises:
+            ValueError: where it acts at a site that the family lacks, or asks for more tokens than there are.
+        """
+        if method.site not in self.sites:
+            raise ValueError(
+                f"{self.name} can be compressed at {' or '.join(self.sites)} only: "
+                "its projector joins several encoder frames into one audio token"
+            )
+        return method.at(self.rate(config))
 
     def placeholder(self, config: Config) -> int:
         """Token id that stands for one audio token in `input_ids`."""
