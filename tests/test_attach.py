@@ -11,6 +11,7 @@ import torch
 from tiny import AUDIO, PAD, TINY, labels_of, prompts
 
 import fewhertz
+from fewhertz.attach import encode_once
 from fewhertz.families.base import family_of, family_of_config
 from fewhertz.layout import Trim, find_clips
 
@@ -50,6 +51,33 @@ def test_a_failed_compress_leaves_the_model_alone(model: Any) -> None:
         with pytest.raises(ValueError, match="nothing to compress"):
             fewhertz.compress(model, "pool@26Hz")
         assert fewhertz.attached(model) is handle
+
+
+def test_encode_once_spares_the_encoder_and_changes_nothing(model: Any, batch: dict[str, torch.Tensor]) -> None:
+    # one run for the site "llm", one more where scores are asked for, one for the site "encoder"
+    specs = {"pool@keep=1/2": 1, "stride@keep=1/3+sizes": 1, "topk@keep=1/4": 2, "pool@keep=1/4": 2,
+             "pool(site=encoder)@keep=1/2": 3}  # fmt: skip
+    apart = {}
+    for spec in specs:
+        with fewhertz.compress(model, spec), torch.no_grad():
+            apart[spec] = model(**batch).logits
+    runs = []
+    hook = model.model.audio_tower.register_forward_hook(lambda *_: runs.append(1))
+    with encode_once(model), torch.no_grad():
+        for spec, encoded in specs.items():
+            before = len(runs)
+            with fewhertz.compress(model, spec) as handle:
+                assert torch.equal(model(**batch).logits, apart[spec])
+            assert len(runs) == encoded
+            assert (handle.last.spared > 0) == (before == encoded)
+        other = {**batch, "input_features": batch["input_features"].clone()}  # equal, but not the same
+        with fewhertz.compress(model, "pool@keep=1/2"):
+            model(**other)
+        assert len(runs) == 4
+    hook.remove()
+    with fewhertz.compress(model, "pool@keep=1/2") as handle, torch.no_grad():
+        model(**batch)
+    assert handle.last.spared == 0
 
 
 def test_budget_in_hz(model: Any, batch: dict[str, torch.Tensor]) -> None:

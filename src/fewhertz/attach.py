@@ -6,7 +6,9 @@ import copy
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewhertz.families.base import Family, family_of
+from fewhertz.families.base import Family, Windows, family_of
 from fewhertz.layout import IGNORE, ClipSpan, Trim, find_clips
 from fewhertz.method import Clip, Method, Positions, parse
 from fewhertz.plan import Plan
@@ -23,6 +25,7 @@ from fewhertz.present import Told, check_kernel, recall, remember, sized, tell
 log = logging.getLogger(__name__)
 
 _HANDLE = "_fewhertz_handle"
+_ENCODED = "_fewhertz_encoded"
 _SHOWN = "audio_compression"
 
 
@@ -30,7 +33,8 @@ _SHOWN = "audio_compression"
 class Report:
     """What the last call did: audio tokens of each clip before and after, and the plan of each (learned: `None`).
 
-    `positions` and `sizes` say how the LLM was told of them (fewhertz.present).
+    `positions` and `sizes` say how the LLM was told of them (fewhertz.present). `spared`: seconds that encoding took
+    where it was done before, under `encode_once`.
     """
 
     before: list[int] = field(default_factory=list)
@@ -38,6 +42,7 @@ class Report:
     plans: list[Plan | None] = field(default_factory=list)
     positions: Positions = "packed"
     sizes: bool = False
+    spared: float = 0.0
 
 
 class AudioCompression(nn.Module):
@@ -266,7 +271,7 @@ class Attached:
         method = self.method
         # the projector runs on whole windows where nothing is merged: only so is keep=1 exact to the bit
         site = "llm" if method.keep == 1 else method.site
-        windows = self.family.encode(self.model, audio, ids, site, "scores" in method.needs)
+        windows, spared = self._encode(audio, ids, site, "scores" in method.needs)
         clips = find_clips(placeholders, windows.lengths, windows.full)
         if not clips:
             raise ValueError("the audio is too short for a single audio token: nothing to compress")
@@ -274,9 +279,8 @@ class Attached:
         spans = [slice(ends[clip.first], ends[clip.last]) for clip in clips]
         rate = float(self.family.rate(self.model.config))
 
-        report = Report(
-            [clip.n for clip in clips], [0] * len(clips), [None] * len(clips), method.positions, method.sizes
-        )
+        nothing: list[Plan | None] = [None] * len(clips)
+        report = Report([clip.n for clip in clips], [0] * len(clips), nothing, method.positions, method.sizes, spared)
         out: list[Tensor | None] = [None] * len(clips)
         for members in self._batches(clips):
             x = torch.stack([windows.tokens[spans[i]] for i in members])
@@ -298,6 +302,22 @@ class Attached:
         log.info("audio tokens %d → %d (%s)", sum(report.before), sum(report.after), method.spec)
         return [tokens for tokens in out if tokens is not None], clips
 
+    def _encode(self, audio: dict[str, Any], ids: Tensor, site: str, scores: bool) -> tuple[Windows, float]:
+        """The encoder's windows, and the seconds that they took if they were there already."""
+        encoded: list[_Encoded] | None = self.model.__dict__.get(_ENCODED)
+        features = audio[self.family.audio_inputs[0]]
+        for one in encoded or []:
+            # capturing scores leaves the tokens as they are, bit for bit
+            if one.features is features and one.site == site and one.scores >= scores:
+                return one.windows, one.seconds
+        start = time.perf_counter()
+        windows = self.family.encode(self.model, audio, ids, site, scores)
+        if encoded is not None:
+            if windows.tokens.is_cuda:
+                torch.cuda.synchronize(windows.tokens.device)
+            encoded.append(_Encoded(features, site, scores, windows, time.perf_counter() - start))
+        return windows, 0.0
+
     def _batches(self, clips: list[ClipSpan]) -> list[list[int]]:
         """Clips of equal length together: methods are called with dense batches and never see padding."""
         if not self.method.fixed_budget:
@@ -306,6 +326,33 @@ class Attached:
         for i, clip in enumerate(clips):
             by_length.setdefault(clip.n, []).append(i)
         return list(by_length.values())
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What `encode_once` remembers; holding the features keeps their identity theirs."""
+
+    features: Any
+    site: str
+    scores: bool
+    windows: Windows
+    seconds: float
+
+
+@contextmanager
+def encode_once(model: nn.Module) -> Iterator[None]:
+    """Within it, the same features are encoded once, whichever methods the model wears one after the other.
+
+    The same tensor is meant, not an equal one: move inputs to the device and dtype before. All that was encoded is held
+    until the end. Only what is compressed is remembered: a model that wears nothing encodes each time. Not for training
+    the encoder: its gradients would be those of the first call.
+    """
+    base = _base(model)
+    base.__dict__[_ENCODED] = []
+    try:
+        yield
+    finally:
+        del base.__dict__[_ENCODED]
 
 
 def attached(model: nn.Module) -> Attached | None:

@@ -17,7 +17,7 @@ import torch
 
 import fewhertz
 from fewhertz import audio, pocket
-from fewhertz.families.base import Family, Windows
+from fewhertz.attach import encode_once
 from fewhertz.run import Wave, answer, request, sample_rate
 
 METHODS = ("pool", "stride", "ltbm", "segmentwise", "pool+time+sizes", "segment+time+sizes")
@@ -109,24 +109,6 @@ def _waves(tar: Path, names: Iterable[str]) -> dict[str, Wave]:
     return found
 
 
-class _EncodeOnce:
-    """A family whose encoder runs once for each batch: all that differs between the rows comes after it."""
-
-    def __init__(self, family: Family) -> None:
-        self.family = family
-        self.seen: dict[int, tuple[Any, Windows]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.family, name)
-
-    def encode(self, model: Any, audio_inputs: dict[str, Any], input_ids: Any, site: str, scores: bool) -> Windows:
-        features = audio_inputs[self.family.audio_inputs[0]]
-        if id(features) not in self.seen:
-            windows = self.family.encode(model, audio_inputs, input_ids, site, scores=True)
-            self.seen[id(features)] = (features, windows)  # holding the features keeps their id theirs
-        return self.seen[id(features)][1]
-
-
 def measure(
     clips: list[Clip],
     methods: Iterable[str] = METHODS,
@@ -150,36 +132,34 @@ def measure(
     longest = sorted(clips, key=lambda clip: -len(clip.wave))[:TIMED]
     timed = request(processor, [clip.wave for clip in longest])
     seconds = sum(len(clip.wave) for clip in clips) / sample_rate(processor)
-    handle = fewhertz.compress(model, "pool@keep=1")
-    once: Any = _EncodeOnce(handle.family)
-
-    def wear(spec: str) -> None:
-        fewhertz.compress(model, spec).family = once
 
     def prefill(spec: str) -> float:
-        wear(spec)
+        fewhertz.compress(model, spec)
         return sum(r.prefill for r in answer(model, processor, timed, transcript=True, max_new_tokens=1))
 
     whole = "pool@keep=1"
-    if repeats:
-        prefill(whole)  # the first call warms up
     rows = []
     configurations = [("none", Fraction(1))] + [(m, k) for m in methods for k in keeps if k != 1]
-    for name, keep in configurations:
-        bare, plus, told = name.partition("+")
-        spec = whole if name == "none" else f"{bare}@keep={keep}{plus}{told}"
-        wear(spec)
-        errors, tokens = {}, 0
-        for kind, batch in batches.items():
-            replies = answer(model, processor, batch, transcript=True, max_new_tokens=MAX_NEW_TOKENS)
-            errors[kind] = word_errors([clip.text for clip in groups[kind]], [r.text for r in replies])
-            tokens += sum(r.after for r in replies)
-        # the two are timed one after the other, so that what else the machine does falls on both
-        ratios = [1.0] if spec == whole else [1 / (prefill(whole) / prefill(spec)) for _ in range(repeats)]
-        ratio = statistics.median(ratios) if repeats else None
-        wer = {kind: sum(wrong for wrong, _ in some) / sum(words for _, words in some) for kind, some in errors.items()}
-        rows.append(Row(name, str(keep), tokens / seconds, tokens, wer, errors, ratio))
-        tick()
+    with encode_once(model):  # all that differs between the rows comes after the encoder
+        if repeats:
+            prefill(whole)  # the first call warms up
+        for name, keep in configurations:
+            bare, plus, told = name.partition("+")
+            spec = whole if name == "none" else f"{bare}@keep={keep}{plus}{told}"
+            fewhertz.compress(model, spec)
+            errors, tokens = {}, 0
+            for kind, batch in batches.items():
+                replies = answer(model, processor, batch, transcript=True, max_new_tokens=MAX_NEW_TOKENS)
+                errors[kind] = word_errors([clip.text for clip in groups[kind]], [r.text for r in replies])
+                tokens += sum(r.after for r in replies)
+            # the two are timed one after the other, so that what else the machine does falls on both
+            ratios = [1.0] if spec == whole else [1 / (prefill(whole) / prefill(spec)) for _ in range(repeats)]
+            ratio = statistics.median(ratios) if repeats else None
+            wer = {
+                kind: sum(wrong for wrong, _ in some) / sum(words for _, words in some) for kind, some in errors.items()
+            }
+            rows.append(Row(name, str(keep), tokens / seconds, tokens, wer, errors, ratio))
+            tick()
     return rows
 
 

@@ -25,14 +25,14 @@ import transformers
 
 import fewhertz
 from fewhertz import audio, results
-from fewhertz.attach import attached, compress
+from fewhertz.attach import attached, compress, encode_once
 from fewhertz.checkpoint import Checkpoint, load, open_checkpoint, weight_files
 from fewhertz.cost import dtype_of
 from fewhertz.families.base import Family
 from fewhertz.method import parse
 from fewhertz.metrics import Metric, Stats, interval, paired
 from fewhertz.results import BASELINE, Cell, Journal, Record
-from fewhertz.run import one_line, reply, sample_rate
+from fewhertz.run import answer, one_line, request, sample_rate
 from fewhertz.tasks.base import Failed, Sample, Task
 
 SAY_EVERY = 10.0  # seconds between two lines of progress
@@ -146,8 +146,9 @@ def evaluate(
 ) -> Outcome:
     """Run a task, greedily, on a model under each of several methods, and write a result file a cell.
 
-    A cell whose result is there is skipped; one that was broken off goes on at its next sample. Under
-    `accelerate launch` the samples are shared among the processes, and the result is that of a single one.
+    A batch is encoded once and asked under all cells. A cell whose result is there is skipped; one that was broken off
+    goes on at its next sample. Under `accelerate launch` the samples are shared among the processes, and the result is
+    that of a single one.
 
     Args:
         model: a hub id, a directory, or `pocket`. A method that the checkpoint carries is taken off.
@@ -184,15 +185,14 @@ def evaluate(
         net, processor = load(model, device=device or process.device, dtype=dtype)
         if (worn := attached(net)) is not None:
             worn.remove()
-        progress = _Progress(len(todo) * len(setup.samples), say)
-        for place in todo:
-            done = _run(net, processor, checkpoint.family, place, setup, progress)
-            if process.index == 0:
+        _run(net, processor, checkpoint.family, todo, setup)
+        if process.index == 0:
+            for place in todo:
                 try:
-                    errors += _finish(net, checkpoint, place, places[0], setup, done)
+                    errors += _finish(net, checkpoint, place, places[0], setup)
                 except ValueError as error:
                     errors.append(str(error))
-            process.wait()
+        process.wait()
     return Outcome([place.file for place in places if place.file.exists()], list(dict.fromkeys(errors)))
 
 
@@ -304,70 +304,108 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _run(net: Any, processor: Any, family: Family, place: Cell, setup: _Setup, progress: _Progress) -> list[Record]:
-    """Ask what has not been asked yet; the records of all processes, in the order of the data, on the first one."""
-    identity, process = setup.named(place.spec), setup.process
-    done = {r["row"] for file in place.partials() for r in results.read_journal(file, identity)}
-    batches = [batch for batch in setup.batches if any(sample.row not in done for sample in batch)]
-    mine = batches[process.index :: process.count]
-    progress.skip(len(setup.samples) - sum(map(len, mine)))
+def _run(net: Any, processor: Any, family: Family, todo: list[Cell], setup: _Setup) -> None:
+    """Ask what has not been asked yet, batch by batch, each under all cells that lack some of it."""
+    process = setup.process
+    done = {place: {record["row"] for record in _records(place, setup)} for place in todo}
+
+    def lacking(batch: list[Sample]) -> list[Cell]:
+        return [place for place in todo if any(sample.row not in done[place] for sample in batch)]
+
+    mine = [batch for batch in setup.batches if lacking(batch)][process.index :: process.count]
+    progress = _Progress(len(todo) * len(setup.samples), setup.say)
+    progress.skip(progress.total - sum(len(batch) * len(lacking(batch)) for batch in mine))
     process.wait()  # all have read the journals before any goes on writing
-    journal = Journal(place.partial(process.index), identity)
-    handle = None if place.spec == BASELINE else compress(net, place.spec)
-    _reset_peak(net)
-    try:
+    with contextlib.ExitStack() as stack:
+        journals = {place: Journal(place.partial(process.index), setup.named(place.spec)) for place in todo}
+        for journal in journals.values():
+            stack.callback(journal.close)
         for batch in mine:
             # whole, even where some of it is done: who stands beside a sample must not depend on an interruption
-            records = _ask(net, processor, family, batch, setup)
-            journal.add([record for record in records if record["row"] not in done])
-            progress.advance(f"{setup.task.label}, {place.spec}", len(batch))
-    finally:
-        journal.close()
-        if handle is not None:
-            handle.remove()
+            for place, records in _ask(net, processor, family, batch, lacking(batch), setup):
+                journals[place].add([record for record in records if record["row"] not in done[place]])
+                progress.advance(setup.task.label, len(batch))
     process.wait()
-    if process.index:
-        return []
-    found = [r for file in place.partials() for r in results.read_journal(file, identity)]
+
+
+def _records(place: Cell, setup: _Setup) -> list[Record]:
+    """What all processes have done of a cell, in the order of the data."""
+    found = [r for file in place.partials() for r in results.read_journal(file, setup.named(place.spec))]
     return sorted(found, key=lambda record: record["row"])
 
 
-def _ask(net: Any, processor: Any, family: Family, batch: list[Sample], setup: _Setup) -> list[Record]:
-    """A record of each sample: what the model said, or why it said nothing."""
-    records: dict[int, Record] = {}
-    waves: dict[int, np.ndarray] = {}
+def _ask(
+    net: Any, processor: Any, family: Family, batch: list[Sample], cells: list[Cell], setup: _Setup
+) -> Iterator[tuple[Cell, list[Record]]]:
+    """Of each cell, a record of each sample: what the model said, or why it said nothing."""
+    unheard: dict[int, Record] = {}
+    heard: list[tuple[Sample, np.ndarray]] = []
     for sample in batch:
         try:
-            waves[sample.row] = _wave(sample, sample_rate(processor), family)
+            heard.append((sample, _wave(sample, sample_rate(processor), family)))
         except (OSError, ValueError) as error:
-            records[sample.row] = _error(sample, error, setup)
-    heard = [sample for sample in batch if sample.row in waves]
+            unheard[sample.row] = _error(sample, error, setup)
+    with encode_once(net):
+        together = _Asked(net, processor, heard, setup)
+        for place in cells:
+            handle = None if place.spec == BASELINE else compress(net, place.spec)
+            try:
+                records = unheard | together.ask()
+            finally:
+                if handle is not None:
+                    handle.remove()
+            yield place, [records[sample.row] for sample in batch]
 
-    def ask(some: list[Sample]) -> None:
+
+class _Asked:
+    """Samples that are asked together, or one by one where that fails; their features are made once."""
+
+    def __init__(self, net: Any, processor: Any, heard: list[tuple[Sample, np.ndarray]], setup: _Setup) -> None:
+        self.net = net
+        self.processor = processor
+        self.heard = heard
+        self.setup = setup
+
+    @functools.cached_property
+    def inputs(self) -> Any:
+        prompt, waves = self.heard[0][0].prompt, [wave for _, wave in self.heard]
+        return request(self.processor, waves, prompt).to(self.net.device, self.net.dtype)
+
+    @functools.cached_property
+    def alone(self) -> list[_Asked]:
+        return [_Asked(self.net, self.processor, [one], self.setup) for one in self.heard]
+
+    def ask(self) -> dict[int, Record]:
+        """A record of each sample, by row."""
+        if not self.heard:
+            return {}
+        transcript = self.heard[0][0].prompt is None
+        _reset_peak(self.net)
         try:
-            said = reply(
-                net, processor, [waves[s.row] for s in some], some[0].prompt, max_new_tokens=setup.max_new_tokens
+            said = answer(
+                self.net,
+                self.processor,
+                self.inputs,
+                transcript=transcript,
+                max_new_tokens=self.setup.max_new_tokens,
             )
         except Exception as error:  # of any kind: out of memory, a model's own checks
-            if len(some) > 1:
-                for sample in some:
-                    ask([sample])
-            else:
-                records[some[0].row] = _error(some[0], error, setup)
-            return
-        for sample, one in zip(some, said, strict=True):
-            found = dataclasses.asdict(one)
-            records[sample.row] = {
+            if len(self.heard) == 1:
+                sample = self.heard[0][0]
+                return {sample.row: _error(sample, error, self.setup)}
+            return {row: record for one in self.alone for row, record in one.ask().items()}
+        peak = _peak(self.net)
+        rate = sample_rate(self.processor)
+        return {
+            sample.row: {
                 "row": sample.row,
-                "output": found.pop("text"),
-                "audio_seconds": len(waves[sample.row]) / sample_rate(processor),
-                **found,
-                "peak_memory": _peak(net),
+                "output": reply.text,
+                "audio_seconds": len(wave) / rate,
+                **{key: value for key, value in dataclasses.asdict(reply).items() if key != "text"},
+                "peak_memory": peak,
             }
-
-    if heard:
-        ask(heard)
-    return [records[sample.row] for sample in batch]
+            for (sample, wave), reply in zip(self.heard, said, strict=True)
+        }
 
 
 def _error(sample: Sample, error: Exception, setup: _Setup) -> Record:
@@ -383,10 +421,9 @@ def _wave(sample: Sample, rate: int, family: Family) -> np.ndarray:
     return audio.load(source, rate)
 
 
-def _finish(
-    net: Any, checkpoint: Checkpoint, place: Cell, baseline: Cell, setup: _Setup, records: list[Record]
-) -> list[str]:
+def _finish(net: Any, checkpoint: Checkpoint, place: Cell, baseline: Cell, setup: _Setup) -> list[str]:
     """Measure a cell and write it; its journals go. Returns the errors of its rows."""
+    records = _records(place, setup)
     by_row = {sample.row: sample for sample in setup.samples}
     answered = [record for record in records if "error" not in record]
     errors = [record["error"] for record in records if "error" in record]

@@ -37,7 +37,8 @@ class Reply:
     Attributes:
         before: audio tokens that the encoder made.
         after: audio tokens that the LLM read.
-        encode: seconds up to the LLM's first step: audio encoder, method, merging. A batch's time over its pieces.
+        encode: seconds up to the LLM's first step: audio encoder (also where `encode_once` spares it), method, merging.
+            A batch's time over its pieces.
         prefill: seconds in which the LLM read the prompt. A batch's time over its pieces.
         decode: seconds for the new tokens after the first. A batch's time over its pieces.
     """
@@ -189,6 +190,7 @@ def answer(model: Any, processor: Any, inputs: Any, *, transcript: bool, max_new
     counts = [sum(i not in pads for i in row) for row in new.tolist()]
     share = 1 / len(texts)
     encode, prefill, decode = clock.began - clock.start, clock.read - clock.began, clock.stop - clock.read
+    encode += 0 if worn is None else worn.last.spared
     return [
         Reply(text, b, a, n, encode * share, prefill * share, decode * share)
         for text, b, a, n in zip(texts, before, after, counts, strict=True)
