@@ -74,6 +74,12 @@ def test_encode_once_spares_the_encoder_and_changes_nothing(model: Any, batch: d
         with fewhertz.compress(model, "pool@keep=1/2"):
             model(**other)
         assert len(runs) == 4
+    runs.clear()
+    with encode_once(model, scores=True), torch.no_grad():
+        for spec in ("pool@keep=1/2", "topk@keep=1/4"):
+            with fewhertz.compress(model, spec):
+                assert torch.equal(model(**batch).logits, apart[spec])
+    assert len(runs) == 1
     hook.remove()
     with fewhertz.compress(model, "pool@keep=1/2") as handle, torch.no_grad():
         model(**batch)

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _HANDLE = "_fewhertz_handle"
 _ENCODED = "_fewhertz_encoded"
+_SCORED = "_fewhertz_scored"
+_LEARNED = "_fewhertz_learned"
 _SHOWN = "audio_compression"
 
 
@@ -46,11 +48,15 @@ class Report:
 
 
 class AudioCompression(nn.Module):
-    """Makes `print(model)` tell what the model wears; no parameters, so checkpoints are unchanged."""
+    """Makes `print(model)` tell what the model wears, and what is learned of it a part of the model.
 
-    def __init__(self, text: str) -> None:
+    Without the latter it has no parameters, so checkpoints are unchanged.
+    """
+
+    def __init__(self, text: str, learned: nn.Module | None) -> None:
         super().__init__()
         self.text = text
+        self.learned = learned
 
     def extra_repr(self) -> str:
         return self.text
@@ -83,6 +89,7 @@ class Attached:
 
     Attributes:
         method: the method, its budget bound to the model's rate.
+        learned: what training changes of it; the model keeps it for the next method of this name and parameters.
         last: what the last call did (`Report`).
     """
 
@@ -93,6 +100,7 @@ class Attached:
         self.method = family.fit(method, model.config)
         if method.positions == "time" or method.sizes:
             check_kernel(model)
+        self.learned = _learned(model, self.method)
         self.last = Report()
         self._before: dict[str, Any] = {}
         self._stored: dict[str, Any] | None = None  # what a checkpoint saved compressed says in its config
@@ -104,7 +112,8 @@ class Attached:
         self.model.__dict__[_HANDLE] = self
         self._stored = getattr(self.model.config, _SHOWN, None)
         self.model.config.audio_compression = {"method": self.asked.spec}
-        setattr(self.model, _SHOWN, AudioCompression(f"{self.asked.spec}, {self.family.name}, site={self.method.site}"))
+        text = f"{self.asked.spec}, {self.family.name}, site={self.method.site}"
+        setattr(self.model, _SHOWN, AudioCompression(text, self.learned))
 
     def remove(self) -> None:
         """Take the method off: the model is as it was. A second call does nothing."""
@@ -287,7 +296,7 @@ class Attached:
             scores = None
             if windows.scores is not None:
                 scores = torch.stack([windows.scores[spans[i]] for i in members])
-            short, plan = method.forward(x, Clip(rate, scores))
+            short, plan = method.forward(x, Clip(rate, scores, self.learned))
             if method.fixed_budget and short.shape[1] != method.num_tokens(x.shape[1]):
                 raise ValueError(f"{method.name} made {short.shape[1]} tokens of {x.shape[1]}, not num_tokens")
             if site == "encoder":
@@ -310,6 +319,7 @@ class Attached:
             # capturing scores leaves the tokens as they are, bit for bit
             if one.features is features and one.site == site and one.scores >= scores:
                 return one.windows, one.seconds
+        scores = scores or self.model.__dict__.get(_SCORED, False)
         start = time.perf_counter()
         windows = self.family.encode(self.model, audio, ids, site, scores)
         if encoded is not None:
@@ -340,19 +350,36 @@ class _Encoded:
 
 
 @contextmanager
-def encode_once(model: nn.Module) -> Iterator[None]:
-    """Within it, the same features are encoded once, whichever methods the model wears one after the other.
+def encode_once(model: nn.Module, scores: bool = False) -> Iterator[None]:
+    """Within it, the same features are encoded once a site, whichever methods the model wears one after the other.
 
     The same tensor is meant, not an equal one: move inputs to the device and dtype before. All that was encoded is held
     until the end. Only what is compressed is remembered: a model that wears nothing encodes each time. Not for training
     the encoder: its gradients would be those of the first call.
+
+    Args:
+        model: the model.
+        scores: whether to capture attention scores at the first time, for methods that come later and need them.
     """
     base = _base(model)
-    base.__dict__[_ENCODED] = []
+    base.__dict__[_ENCODED], base.__dict__[_SCORED] = [], scores
     try:
         yield
     finally:
-        del base.__dict__[_ENCODED]
+        del base.__dict__[_ENCODED], base.__dict__[_SCORED]
+
+
+def _learned(model: Any, method: Method) -> nn.Module | None:
+    """The weights of a learned method that the model carries, whatever their budget was; new ones where it has none."""
+    kept: dict[str, nn.Module] = model.__dict__.setdefault(_LEARNED, {})
+    name = method.spec.partition("@")[0]
+    embeddings = model.get_input_embeddings().weight
+    if name not in kept:
+        built = method.build(embeddings.shape[1])
+        if built is None:
+            return None
+        kept[name] = built
+    return kept[name].to(embeddings.device)
 
 
 def attached(model: nn.Module) -> Attached | None:

@@ -140,7 +140,7 @@ def measure(
     whole = "pool@keep=1"
     rows = []
     configurations = [("none", Fraction(1))] + [(m, k) for m in methods for k in keeps if k != 1]
-    with encode_once(model):  # all that differs between the rows comes after the encoder
+    with encode_once(model, scores=True):  # all that differs between the rows comes after the encoder
         if repeats:
             prefill(whole)  # the first call warms up
         for name, keep in configurations:

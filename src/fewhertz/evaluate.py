@@ -345,7 +345,8 @@ def _ask(
             heard.append((sample, _wave(sample, sample_rate(processor), family)))
         except (OSError, ValueError) as error:
             unheard[sample.row] = _error(sample, error, setup)
-    with encode_once(net):
+    scored = any("scores" in parse(place.spec).needs for place in cells if place.spec != BASELINE)
+    with encode_once(net, scored):
         together = _Asked(net, processor, heard, setup)
         for place in cells:
             handle = None if place.spec == BASELINE else compress(net, place.spec)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -334,11 +334,11 @@ class Nearest(Accuracy):
         for row, options in enumerate(choices):
             if not options:
                 raise ValueError(f"row {row}: nearest option of a question without choices")
-        texts = sorted({*outputs, *(option for options in choices for option in options)})
-        vectors = dict(zip(texts, embed(texts), strict=True))
+        listed = _vectors(option for options in choices for option in options)
+        said = _vectors(outputs)
 
         def right(answers: list[str], output: str, options: list[str]) -> bool:
-            near = np.stack([vectors[option] for option in options]) @ vectors[output]
+            near = np.stack([listed[option] for option in options]) @ said[output]
             return bool(output.strip()) and options[int(near.argmax())] in answers
 
         return [right(*row) for row in zip(references, outputs, choices, strict=True)]
@@ -356,10 +356,10 @@ class Meaning(Metric):
     name = "meaning"
 
     def _measure(self, references: References, outputs: list[str], choices: References) -> Any:
-        texts = sorted({*outputs, *(text for several in references for text in several)})
-        vectors = dict(zip(texts, embed(texts), strict=True))
+        asked = _vectors(text for several in references for text in several)
+        said = _vectors(outputs)
         return [
-            max(float(vectors[text] @ vectors[output]) for text in several) if output.strip() else 0.0
+            max(float(asked[text] @ said[output]) for text in several) if output.strip() else 0.0
             for several, output in zip(references, outputs, strict=True)
         ]
 
@@ -404,6 +404,19 @@ def embed(texts: list[str], batch_size: int = 64) -> Float[np.ndarray, "n 384"]:
         mean = (states * mask).sum(1) / mask.sum(1)
         found[rows] = torch.nn.functional.normalize(mean).numpy()
     return found
+
+
+def _vectors(texts: Iterable[str]) -> dict[str, Float[np.ndarray, " 384"]]:
+    """Embeddings of what differs. References come again with every method, as the same set, and are embedded once; as
+    sets, and not text by text, since the last digits of an embedding depend on what runs beside it.
+    """
+    unique = tuple(sorted(set(texts)))
+    return dict(zip(unique, _embed_again(unique), strict=True))
+
+
+@functools.lru_cache(maxsize=4)
+def _embed_again(texts: tuple[str, ...]) -> Float[np.ndarray, "n 384"]:
+    return embed(list(texts))
 
 
 METRICS: dict[str, Metric] = {
