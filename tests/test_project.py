@@ -31,6 +31,7 @@ def test_public_names_are_these() -> None:
         "compress",
         "load",
         "parse",
+        "train",
     ]
     for name in fewhertz.__all__:
         assert getattr(fewhertz, name).__doc__, name

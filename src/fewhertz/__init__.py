@@ -11,9 +11,22 @@ if TYPE_CHECKING:
     from fewhertz.checkpoint import load
     from fewhertz.method import Chain, Clip, Method, parse
     from fewhertz.plan import Plan
+    from fewhertz.training import train
 
 __version__ = "0.1.0"
-__all__ = ["Attached", "AudioError", "Chain", "Clip", "Method", "Plan", "attached", "compress", "load", "parse"]
+__all__ = [
+    "Attached",
+    "AudioError",
+    "Chain",
+    "Clip",
+    "Method",
+    "Plan",
+    "attached",
+    "compress",
+    "load",
+    "parse",
+    "train",
+]
 
 # Names are looked up at first use: `import fewhertz` and `fewhertz --help` then need no torch.
 _HOME = {
@@ -27,6 +40,7 @@ _HOME = {
     "Method": "method",
     "parse": "method",
     "Plan": "plan",
+    "train": "training",
 }
 
 

@@ -6,6 +6,9 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fewhertz.attach import compress
+from fewhertz.attach import Attached, compress
 from fewhertz.families.base import FAMILIES, Config, Family, family_of_config
 from fewhertz.method import Method, parse
 
@@ -21,10 +24,16 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What a model needs beside its weights. Weights are fetched by the name that transformers gives them: some
 # repositories hold a second copy in another format.
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
-WEIGHTS = ["model.safetensors", "model-*.safetensors"]
+LEARNED = "audio_compression.safetensors"  # weights of a learned method, beside a model or an adapter
+WEIGHTS = ["model.safetensors", "model-*.safetensors", LEARNED]
+INDEX = "model.safetensors.index.json"
 COPIED = {".json", ".jinja", ".txt", ".model", ".md", ""}  # suffixes, beside the weights; "": LICENSE, NOTICE
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 MAX_CONFIG_BYTES = 16 * 2**20
+
+
+class Mismatch(UserWarning):
+    """A model, a method and weights that were not made for one another."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,12 @@ def _download(hub_id: str, patterns: list[str]) -> Path:
         raise ValueError(f"cannot get {hub_id} from the Hugging Face Hub ({reason})") from error
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object of bounded size.
+
+    Raises:
+        ValueError: where it is none.
+    """
     if file.stat().st_size > MAX_CONFIG_BYTES:
         raise ValueError(f"{file} is too large to be a configuration")
     try:
@@ -115,9 +129,9 @@ def _family(config: dict[str, Any]) -> Family:
 
 def weight_files(directory: Path) -> list[str]:
     """Names of the weight files, all of them there and safetensors."""
-    index = directory / "model.safetensors.index.json"
+    index = directory / INDEX
     if index.is_file():
-        parts = _read_json(index).get("weight_map")
+        parts = read_json(index).get("weight_map")
         names = set(parts.values()) if isinstance(parts, dict) else set()
         for name in sorted(map(str, names)):
             if Path(name).name != name or not name.endswith(".safetensors"):
@@ -147,7 +161,7 @@ def open_checkpoint(model: str | Path, *, weights: bool = True) -> Checkpoint:
     import transformers
 
     directory = locate(model, weights=weights)
-    raw = _read_json(directory / "config.json")
+    raw = read_json(directory / "config.json")
     family = _family(raw)
     if weights:
         weight_files(directory)
@@ -166,6 +180,7 @@ def load(
     model: str | Path,
     method: str | Method | None = None,
     *,
+    adapter: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> tuple[Any, Any]:
@@ -173,36 +188,70 @@ def load(
 
     Args:
         model: a hub id, a directory, or `pocket`.
-        method: a method or its spec; `None`: the one that the checkpoint carries, if any.
+        method: a method or its spec; `None`: the one that the adapter or else the checkpoint carries, if any.
+        adapter: a directory that `fewhertz train` wrote, or any LoRA adapter of peft; warns where it was trained with
+            another method or another base model, or does not say.
         device: where to; `None`: the GPU where there is one, else the CPU.
         dtype: of the weights, such as `"bfloat16"`; `None`: the checkpoint's own.
 
     Raises:
         ValueError: where the model, the method, the device or the dtype is none; for weights that are not safetensors.
         TypeError: for an unknown family; names those that are known.
+        ImportError: where peft is needed and not installed.
 
     Example:
         >>> model, processor = fewhertz.load("pocket", "pool@keep=1/3")
     """
-    from transformers import AutoProcessor
-
     checkpoint = open_checkpoint(model)
     place = _device(device)
     kind = _dtype(dtype)
-    spec = checkpoint.worn if method is None else method
+    worn, fitted = checkpoint.worn, None
+    if adapter is not None:
+        from fewhertz.adapter import read
+
+        fitted = read(adapter)
+        worn = fitted.choose(checkpoint, method)
+    spec = worn if method is None else method
     if spec is not None:
         try:
             checkpoint.fit(spec)
         except ValueError as error:
             raise ValueError(str(error) if method else f"{model} carries {spec!r}: {error}") from None
-    net = checkpoint.model_class.from_pretrained(
-        checkpoint.directory, config=checkpoint.config, dtype=kind, use_safetensors=True, local_files_only=True
-    )
+    net = load_weights(checkpoint, kind)
+    if fitted is not None:
+        fitted.put_on(net)
     net = net.eval().to(place)
-    processor = AutoProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
     if spec is not None:
-        compress(net, spec)
-    return net, processor
+        folders = [] if fitted is None else [fitted.directory]
+        _load_learned(compress(net, spec), [*folders, checkpoint.directory], carried=method is None)
+    return net, load_processor(checkpoint)
+
+
+def load_weights(checkpoint: Checkpoint, dtype: str | torch.dtype = "auto") -> Any:
+    """The model alone, on the CPU; it wears nothing."""
+    return checkpoint.model_class.from_pretrained(
+        checkpoint.directory, config=checkpoint.config, dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+
+
+def _load_learned(handle: Attached, folders: list[Path], carried: bool) -> None:
+    """Give a learned method its weights, from the first folder that has some."""
+    if handle.learned is None:
+        return
+    file = next((folder / LEARNED for folder in folders if (folder / LEARNED).is_file()), None)
+    if file is None:
+        if carried:
+            text = f"{folders[0]} carries {handle.asked.spec} without its weights, {LEARNED}: it runs untrained"
+            warnings.warn(text, Mismatch, stacklevel=3)
+        return
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        handle.learned.load_state_dict(load_file(file))
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} does not hold the weights of {handle.asked.spec} ({reason:.200})") from None
 
 
 def load_processor(checkpoint: Checkpoint) -> Any:
@@ -245,34 +294,57 @@ def save_compressed(model: str | Path, method: str | Method, out: str | Path) ->
     Raises:
         ValueError: where `out` has something in it, or the model or the method is none.
     """
+    checkpoint = open_checkpoint(model)
+    checkpoint.fit(method)
+    with new_directory(out) as part:
+        index = [INDEX] if (checkpoint.directory / INDEX).is_file() else []
+        for name in weight_files(checkpoint.directory) + index:
+            _copy(checkpoint.directory / name, checkpoint.directory, part)
+        copy_all_else(checkpoint, part, parse(method).spec)
+    return Path(out)
+
+
+def copy_all_else(checkpoint: Checkpoint, part: Path, method: str | None) -> None:
+    """Copy a model without its weights, and say in its config.json what it wears."""
+    folder = checkpoint.directory
+    there = sorted(folder.iterdir()) + sorted(folder.glob("additional_chat_templates/*"))
+    for file in there:
+        wanted = (file.suffix in COPIED or file.name == LEARNED) and not file.name.startswith(".")
+        if wanted and file.name != INDEX and file.is_file():
+            _copy(file, folder, part)
+    config = read_json(folder / "config.json")
+    config.pop("audio_compression", None)
+    if method is not None:
+        config["audio_compression"] = {"method": method}
+    (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _copy(file: Path, folder: Path, part: Path) -> None:
+    _refuse_escape(file, folder)
+    copy = part / file.relative_to(folder)
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copyfile(file, copy)
+
+
+@contextmanager
+def new_directory(out: str | Path) -> Iterator[Path]:
+    """A directory to fill, which becomes `out` at the end: what is broken off leaves nothing that looks like a model.
+
+    Raises:
+        ValueError: where `out` has something in it.
+    """
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there and not empty: name another directory")
-    checkpoint = open_checkpoint(model)
-    checkpoint.fit(method)
-    there = sorted(checkpoint.directory.iterdir()) + sorted(checkpoint.directory.glob("additional_chat_templates/*"))
-    files = [f for f in there if f.suffix in COPIED and f.is_file() and not f.name.startswith(".")]
-    files += [checkpoint.directory / name for name in weight_files(checkpoint.directory)]
-    for file in files:
-        _refuse_escape(file, checkpoint.directory)
-    config = _read_json(checkpoint.directory / "config.json")
-    config["audio_compression"] = {"method": parse(method).spec}
-
     target.parent.mkdir(parents=True, exist_ok=True)
-    # a copy that is broken off leaves nothing that looks like a model
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        for file in files:
-            copy = part / file.relative_to(checkpoint.directory)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)
-        (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+        yield part
         part.chmod(0o755)
         part.replace(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return target
 
 
 def _refuse_escape(file: Path, directory: Path) -> None:

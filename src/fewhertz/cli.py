@@ -201,6 +201,7 @@ def run(
     chunk: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Run windows of so many seconds, join their texts.")
     ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="What fewhertz train wrote: wears its method.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, per window.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows that run together.")] = 1,
     device: DEVICE = None,
@@ -217,7 +218,8 @@ def run(
         if method is not None:
             fewhertz.parse(method)  # before a model is read
         _quiet()
-        wearing, processor = fewhertz.load(model, method, device=device, dtype=dtype)
+        with _told():
+            wearing, processor = fewhertz.load(model, method, adapter=adapter, device=device, dtype=dtype)
 
     from fewhertz.run import pieces
 
@@ -582,10 +584,7 @@ def show(
     _import(modules)
     with _bad_usage():
         fewhertz.parse(method)
-        if out.suffix not in (".png", ".svg", ".pdf"):
-            raise ValueError(f"--out is a .png, .svg or .pdf file, got {out}")
-        if not out.parent.is_dir():
-            raise ValueError(f"--out: there is no folder {out.parent}")
+        _out(out, ".png", ".svg", ".pdf")
         from fewhertz.show import need_matplotlib
 
         need_matplotlib()
@@ -734,6 +733,224 @@ def _print_scores(files: list[Path]) -> None:
 def _interval(value: float, ends: list[float | None], sign: str = "") -> str:
     low, high = ("–" if end is None else f"{end:{sign}.4g}" for end in ends)
     return f"{value:{sign}.4g} [{low}, {high}]"
+
+
+RESULTS = Annotated[Path, typer.Argument(metavar="RESULTS", help="What eval wrote to (--out).", show_default=False)]
+
+
+def _out(out: Path, *kinds: str) -> None:
+    """Refuse a file that cannot be written, before any work."""
+    if out.suffix not in kinds:
+        raise ValueError(f"--out is a {', '.join(kinds[:-1])}{' or ' if kinds[1:] else ''}{kinds[-1]} file, got {out}")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out: there is no folder {out.parent}")
+
+
+@app.command(
+    epilog="fewhertz report results --out report.html\n\nfewhertz report results --out worst.html --samples 50"
+)
+def report(
+    root: RESULTS,
+    out: Annotated[Path, typer.Option(help="The page: .html.")] = Path("report.html"),
+    samples: Annotated[int, typer.Option(min=0, metavar="N", help="Worst regressions shown of each cell.")] = 10,
+) -> None:
+    """Write all results as one page that needs no network: curves, table, worst samples."""
+    with _bad_usage():
+        _out(out, ".html")
+        from fewhertz.report import report as write
+
+        wrong = write(root, out, samples)
+    _done(out, wrong)
+
+
+@app.command(
+    epilog="fewhertz plot results --out curve.png\n\n"
+    "fewhertz plot results --task librispeech-other-test --method pool --method ward+time+sizes --out paper.pdf"
+)
+def plot(
+    root: RESULTS,
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("curve.png"),
+    task: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL", help="As results name it; repeatable; default: all.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Repeatable; default: all.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Such as chrf; default: each task's main one.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", metavar="SPEC", help="A line, its method without a budget; repeatable."),
+    ] = None,
+) -> None:
+    """Draw quality against audio tokens per second for a paper, a panel for each task and model."""
+    with _bad_usage():
+        _out(out, ".png", ".svg", ".pdf")
+        from fewhertz import curves
+
+        found, wrong = curves.groups(root)
+        chosen = curves.choose(found, task or [], model or [], metric)
+        curves.plot(chosen, curves.styles(found), out, method or [], _say)
+    _done(out, wrong)
+
+
+def _done(out: Path, wrong: list[str]) -> None:
+    for error in wrong:
+        _say(f"fewhertz: {error}")
+    print(out)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _tasks(names: list[str], options: dict[str, Any]) -> list[Any]:
+    """Tasks by name, or .jsonl manifests."""
+    import fewhertz.tasks  # noqa: F401
+    from fewhertz.tasks.base import TASKS
+
+    found = []
+    for name in names:
+        own = name.endswith(".jsonl")
+        if not own and name not in TASKS:
+            raise ValueError(f"no task {name!r}; known: {', '.join(sorted(TASKS))}, or a .jsonl file of your own")
+        found.append(TASKS["manifest"](**options | {"data": name}) if own else TASKS[name](**options))
+    return found
+
+
+@app.command(
+    cls=_Several,
+    epilog="fewhertz train pocket --method pool@keep=1/3 --task train.jsonl --dev dev.jsonl --out adapter\n\n"
+    "fewhertz train Qwen/Qwen2-Audio-7B-Instruct -m segment --keep 1/2..1/6 --task commonvoice --out adapter --bf16\n\n"
+    "accelerate launch --config_file examples/ddp.yaml $(which fewhertz) train pocket -m pool@keep=1/2 "
+    "--objective distill --task audio.jsonl --out adapter",
+)
+def train(
+    model: MODEL,
+    method: Annotated[
+        str, typer.Option("--method", "-m", metavar="SPEC", help="What to wear; none: a control.", show_default=False)
+    ],
+    task: Annotated[
+        list[str],
+        typer.Option(metavar="NAME|FILE", help="A task, or a manifest; repeatable.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Directory of the adapter; a broken-off training goes on.")],
+    dev: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|SPLIT", help="What chooses the best checkpoint: a manifest, or the tasks' split."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="K …", help="Draw a keep for each batch: 1/2 1/3, or 1/2..1/6.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="labels: the right answer. distill: what the uncompressed model says; reads no labels.")
+    ] = "labels",
+    targets: Annotated[str, typer.Option(help="What of the LLM is adapted: some of q,k,v,o, or all.")] = "q,k",
+    rank: Annotated[int, typer.Option(help="Of LoRA.")] = 16,
+    alpha: Annotated[int, typer.Option(help="Of LoRA.")] = 32,
+    dropout: Annotated[float, typer.Option(help="Of LoRA.")] = 0.0,
+    lr: Annotated[float, typer.Option(help="Peak learning rate; then a cosine to 0.")] = 2e-4,
+    warmup: Annotated[float, typer.Option(help="Fraction of the steps in which it rises.")] = 0.05,
+    decay: Annotated[float, typer.Option(help="Weight decay.")] = 0.0,
+    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples of a step, over all processes.")] = 16,
+    accumulate: Annotated[int, typer.Option(help="Parts of a batch that run one after the other.")] = 1,
+    every: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 100,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="A data set of the Hub, its directory, or a file of rows.")
+    ] = None,
+    subset: Annotated[str | None, typer.Option(help="Part of the data set, such as a language.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    audio: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the audio files are.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to ask instead of the task's own prompt.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest output of the uncompressed model (distill).")] = 256,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")] = False,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
+    cache_gb: Annotated[float, typer.Option(help="Memory for encoded audio, in GB.")] = 2.0,
+    device: DEVICE = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the frozen weights; default: the checkpoint's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of data order, first weights and dropout.")] = 0,
+    modules: IMPORT = None,
+) -> None:
+    """Train a LoRA adapter that lives with fewer audio tokens; it is saved with its method."""
+    _import(modules)
+    with _bad_usage():
+        from fewhertz.training import Stopped, keep_range
+        from fewhertz.training import train as run_training
+
+        _quiet()
+        options: dict[str, Any] = {"data": data, "subset": subset, "split": split, "audio": audio, "ask": prompt}
+        judged = []
+        for name in dev or []:
+            of = [name] if name.endswith(".jsonl") else task
+            judged += _tasks(of, options if name.endswith(".jsonl") else options | {"split": name})
+        keeps = tuple(one for text in keep or [] for one in keep_range(text))
+        try:
+            done = run_training(
+                model,
+                method,
+                _tasks(task, options),
+                out,
+                dev=judged,
+                device=device,
+                dtype=dtype,
+                say=_say,
+                objective=objective,
+                keeps=keeps,
+                targets=targets,
+                rank=rank,
+                alpha=alpha,
+                dropout=dropout,
+                lr=lr,
+                warmup=warmup,
+                decay=decay,
+                steps=steps,
+                epochs=epochs,
+                batch_size=batch_size,
+                accumulate=accumulate,
+                every=every,
+                bf16=bf16,
+                checkpointing=checkpointing,
+                cache_gb=cache_gb,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+            )
+        except Stopped as error:
+            _say(f"fewhertz: {error}")
+            raise typer.Exit(1) from error
+    if os.environ.get("RANK", "0") == "0":
+        _say(f"{done.parameters:,} numbers trained in {done.seconds:.0f} s; loss {done.loss:.4f} at step {done.step}")
+        print(done.directory)
+
+
+@app.command(epilog="fewhertz merge pocket --adapter ./adapter --out ./pocket-third")
+def merge(
+    model: MODEL,
+    adapter: Annotated[Path, typer.Option(help="What fewhertz train wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A directory that is empty or not there.", show_default=False)],
+    modules: IMPORT = None,
+) -> None:
+    """Fold an adapter into the weights, for serving: a checkpoint that carries its method."""
+    _import(modules)
+    with _bad_usage(), _told():
+        from fewhertz.adapter import merge as fold
+
+        _quiet()
+        print(fold(model, adapter, out))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say in a line what fewhertz warns of, without a place in its code."""
+    import warnings
+
+    from fewhertz.checkpoint import Mismatch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Mismatch)
+        show = warnings.showwarning
+
+        def say(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            _say(f"fewhertz: {message}") if issubclass(category, Mismatch) else show(message, category, *where)
+
+        warnings.showwarning = say  # type: ignore[assignment]
+        yield
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewhertz.plan import Plan
 
@@ -26,10 +26,12 @@ class Clip:
         rate: audio tokens per second before compression, in Hz.
         scores: attention that each token received in the last encoder layer; present for methods whose `needs`
             names `"scores"`.
+        learned: what the method's `build` made, with the weights that the model carries. `None`: untrained.
     """
 
     rate: float
     scores: Float[Tensor, "b n"] | None = None
+    learned: nn.Module | None = None
 
 
 def seconds(default: float) -> Any:
@@ -51,8 +53,8 @@ def _fraction(value: Any, what: str) -> Fraction:
 class Method:
     """Base of all methods. A method is a frozen dataclass whose fields are its parameters.
 
-    Subclasses name themselves (`class Pool(Method, name="pool")`) and write `assign`; learned ones, which have no
-    plan, override `forward` instead. The budget is `keep` or `rate`, never both; with neither, everything is kept.
+    Subclasses name themselves (`class Pool(Method, name="pool")`) and write `assign`; learned ones override `forward`
+    and say in `build` what is trained. The budget is `keep` or `rate`, never both; with neither, everything is kept.
 
     Args:
         keep: fraction of audio tokens KEPT, in (0, 1].
@@ -177,6 +179,13 @@ class Method:
             return Plan.identity(b, n, x.device)
         return self.assign(x.detach(), m, clip)
 
+    def build(self, width: int) -> nn.Module | None:
+        """What training changes, in its first state, for tokens of `width`; `None`: nothing.
+
+        A model makes it once and carries it (`Clip.learned`); parameters start at fixed values.
+        """
+        return None
+
     def forward(self, x: Float[Tensor, "b n d"], clip: Clip) -> tuple[Float[Tensor, "b m d"], Plan | None]:
         """Compress `b` clips of equal length: the output tokens, and the plan that formed them (learned: `None`)."""
         plan = self.plan(x, clip)
@@ -225,6 +234,9 @@ class Chain(Method):
             raise ValueError("a chain has no budget of its own: give one to each of its methods")
         if not self.first.fixed_budget or not self.second.fixed_budget:
             raise ValueError("a chain takes methods of fixed budget: a count that follows content cannot be composed")
+        for method in (self.first, self.second):
+            if type(method).forward is not Method.forward:
+                raise ValueError(f"a chain composes plans, and {method.name} is learned: use it alone")
         if self.first._suffixes or self.second._suffixes:
             raise ValueError("the LLM sees what the whole chain makes: write +time and +sizes at its end alone")
         self._check_presentation()

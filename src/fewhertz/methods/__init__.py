@@ -4,6 +4,7 @@ from fewhertz.methods import a_tome as a_tome
 from fewhertz.methods import affinity as affinity
 from fewhertz.methods import bottomk as bottomk
 from fewhertz.methods import cdpruner as cdpruner
+from fewhertz.methods import conv as conv
 from fewhertz.methods import dart as dart
 from fewhertz.methods import divprune as divprune
 from fewhertz.methods import evs as evs

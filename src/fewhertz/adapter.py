@@ -1,0 +1,191 @@
+"""Adapters as directories: what peft writes, and beside it the method that it was trained with.
+
+adapter_config.json, adapter_model.safetensors   peft's own
+audio_compression.json                           the method, and the base model's name and hash
+audio_compression.safetensors                    weights of a learned method, where it is one
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fewhertz.checkpoint import (
+    LEARNED,
+    PICKLED,
+    Checkpoint,
+    Mismatch,
+    copy_all_else,
+    load_weights,
+    new_directory,
+    open_checkpoint,
+    read_json,
+    weight_files,
+)
+from fewhertz.method import Method, parse
+from fewhertz.results import replace
+
+CONFIG, WEIGHTS, METHOD = "adapter_config.json", "adapter_model.safetensors", "audio_compression.json"
+FORMAT = 1
+QUICK = 2**30  # bytes of weights that are hashed within a second or so, at each load
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on disk; nothing of its weights is read.
+
+    Attributes:
+        stated: whether it says what it was trained with.
+        methods: specs that it was trained with, the one to wear first; none: the uncompressed model.
+        base: name of the base model.
+        base_sha256: hash of its weights (`evaluate.weights_sha256`).
+    """
+
+    directory: Path
+    stated: bool = False
+    methods: tuple[str, ...] = ()
+    base: str | None = None
+    base_sha256: str | None = None
+
+    def choose(self, checkpoint: Checkpoint, asked: str | Method | None) -> str | None:
+        """The method to wear where none is asked for; warns of what the adapter was not trained for.
+
+        Raises:
+            ValueError: where its method is none, or cannot act on this model.
+        """
+        own = self.methods[0] if self.methods else None
+        if not self.stated:
+            _warn(f"{self.directory} has no {METHOD}: it does not say which method it was trained with")
+            return checkpoint.worn
+        # as the model's own rate has it: pool@8Hz is pool@keep=8/25
+        trained = {checkpoint.fit(spec).spec for spec in self.methods}
+        if asked is not None and checkpoint.fit(asked).spec not in trained:
+            _warn(f"{self.directory} was trained with {self._told()}, not with {parse(asked).spec}")
+        size = sum((checkpoint.directory / name).stat().st_size for name in weight_files(checkpoint.directory))
+        if self.base_sha256 is not None and size <= QUICK:
+            from fewhertz.evaluate import weights_sha256
+
+            if weights_sha256(checkpoint) != self.base_sha256:
+                _warn(f"{self.directory} was trained on other weights, those of {self.base}")
+        return own
+
+    def _told(self) -> str:
+        return " and ".join(self.methods) or "the uncompressed model"
+
+    def put_on(self, net: Any) -> Any:
+        """Put the adapter on a model, in place; returns the same, wrapped by peft.
+
+        Raises:
+            ImportError: where peft is not installed.
+            ValueError: where it does not fit the model.
+        """
+        peft = need_peft()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of old
+                return peft.PeftModel.from_pretrained(net, str(self.directory))
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.directory} does not fit this model ({reason:.200})") from None
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, Mismatch, stacklevel=4)  # where the user called load
+
+
+def need_peft() -> Any:
+    """Import peft.
+
+    Raises:
+        ImportError: where it is not installed; says how to install it.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise ImportError("peft is not installed: pip install 'fewhertz[train]'") from None
+    return peft
+
+
+def read(directory: str | Path) -> Adapter:
+    """Find an adapter.
+
+    Raises:
+        ValueError: where there is none, where it is no LoRA adapter, or its weights are not in safetensors.
+    """
+    folder = Path(directory).expanduser()
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} is no adapter: it has no {CONFIG}")
+    kind = read_json(folder / CONFIG).get("peft_type")
+    if kind != "LORA":
+        raise ValueError(f"{folder} is an adapter of the kind {kind!s:.40}: only LoRA ones can be used")
+    if not (folder / WEIGHTS).is_file():
+        pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
+        found = f"; {pickled[0]} is refused: pickles can run code" if pickled else ""
+        raise ValueError(f"{folder} has no {WEIGHTS}{found}")
+    if not (folder / METHOD).is_file():
+        return Adapter(folder)
+    said = read_json(folder / METHOD)
+    methods, base, sha = said.get("methods"), said.get("base_model"), said.get("base_sha256")
+    if said.get("format") == FORMAT and isinstance(methods, list) and isinstance(base, str) and isinstance(sha, str):
+        return Adapter(folder, True, tuple(map(str, methods)), base, sha)
+    raise ValueError(f"{folder / METHOD} is damaged, or of another format than {FORMAT}: remove it, name the method")
+
+
+def save(
+    folder: Path, config: Any, weights: dict[str, Tensor], learned: dict[str, Tensor], said: dict[str, Any]
+) -> None:
+    """Write an adapter, each file whole or not at all.
+
+    Args:
+        folder: where to.
+        config: peft's own.
+        weights: of the adapter, as peft names them.
+        learned: weights of a learned method; of others none.
+        said: what the method's file holds, beside its format.
+
+    Raises:
+        OSError: where it cannot be written, such as on a full disk; what was there before is left.
+    """
+    from safetensors.torch import save as pack
+
+    with tempfile.TemporaryDirectory() as scratch:
+        config.save_pretrained(scratch)
+        settings = (Path(scratch) / CONFIG).read_bytes()
+    if learned:
+        replace(folder / LEARNED, pack(learned))
+    replace(folder / WEIGHTS, pack(weights, {"format": "pt"}))
+    replace(folder / METHOD, (json.dumps({"format": FORMAT, **said}, indent=1) + "\n").encode())
+    replace(folder / CONFIG, settings)
+
+
+def merge(model: str | Path, adapter: str | Path, out: str | Path) -> Path:
+    """Fold an adapter into the weights of its base model: a checkpoint that carries the method, for serving.
+
+    Args:
+        model: the base model: a hub id, a directory, or `pocket`.
+        adapter: a directory that `fewhertz train` wrote, or any LoRA adapter of peft.
+        out: a directory that is empty or not there.
+
+    Raises:
+        ValueError: where `out` has something in it, or the model or the adapter cannot be used.
+        ImportError: where peft is not installed.
+    """
+    need_peft()
+    checkpoint, found = open_checkpoint(model), read(adapter)
+    method = found.choose(checkpoint, None)
+    with new_directory(out) as part:
+        merged = found.put_on(load_weights(checkpoint)).merge_and_unload(safe_merge=True)
+        merged.save_pretrained(part)
+        for file in part.glob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes them for their owner alone
+        copy_all_else(checkpoint, part, method)
+        if (found.directory / LEARNED).is_file():
+            shutil.copyfile(found.directory / LEARNED, part / LEARNED)
+    return Path(out)
