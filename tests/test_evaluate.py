@@ -314,6 +314,12 @@ def test_damaged_results_are_named_kept_and_made_again(
     assert run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--limit", 2).exit_code == 0
 
 
+def test_samples_that_unpack_without_end_are_refused(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewhertz.results._MOST", 1000)
+    with pytest.raises(ValueError, match="unpacks to more than 0 MB"):
+        read_samples(cells(done)[BASELINE])
+
+
 def test_gather_goes_on_past_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "t" / "m").mkdir(parents=True)
     (tmp_path / "t" / "m" / "x.json").write_text("{")

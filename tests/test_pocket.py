@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -18,11 +17,7 @@ import torch
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from fewhertz import pocket
-
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO))  # the recipe lives beside the package, not in it
-
-from recipes.pocket import (  # noqa: E402
+from recipes.pocket import (
     config,
     corpus,
     data,
@@ -37,6 +32,7 @@ from recipes.pocket import (  # noqa: E402
     train,
 )
 
+REPO = Path(__file__).resolve().parents[1]
 SAMPLES = pocket.path() / "samples"
 MAX_WER = 0.40  # on the bundled clips together
 KNOWN = [json.loads(line) for line in (SAMPLES / "samples.jsonl").read_text("utf-8").splitlines()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import fewhertz
 from fewhertz import audio, demo, run, show
 from fewhertz.plan import Plan
 from fewhertz.pocket import path
+from recipes.pocket.config import REQUESTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = sorted((path() / "samples").glob("*.flac"))
@@ -42,12 +42,16 @@ def files(tmp_path: Path, waves: list[np.ndarray]) -> list[Path]:
 
 
 def test_pocket_is_asked_what_it_was_trained_on() -> None:
-    sys.path.insert(0, str(ROOT))
-    try:
-        from recipes.pocket.config import REQUESTS
-    finally:
-        sys.path.remove(str(ROOT))
     assert {task: words[0] for task, words in REQUESTS.items()} == run.PROMPTS
+
+
+def test_questions_that_differ_are_asked_together(loaded: tuple[object, object], waves: list[np.ndarray]) -> None:
+    questions = ["What can be heard?", "How many times does a dog bark? Choose one of: one, two, three."]
+    batch = run.request(loaded[1], waves, questions)
+    together = run.answer(*loaded, batch, transcript=False, max_new_tokens=12)
+    alone = [run.reply(*loaded, [w], q, max_new_tokens=12)[0] for w, q in zip(waves, questions, strict=True)]
+    assert [reply.text for reply in together] == [reply.text for reply in alone]
+    assert together[0].text != run.reply(*loaded, waves[:1], questions[1], max_new_tokens=12)[0].text
 
 
 @pytest.mark.parametrize("spec", [None, "pool@keep=1/2", "segmentwise@keep=1/3"])

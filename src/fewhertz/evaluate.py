@@ -121,7 +121,8 @@ class _Setup:
     @property
     def batches(self) -> list[list[Sample]]:
         """The same for any number of processes, so that they share the identical work."""
-        runs = itertools.groupby(self.samples, key=lambda sample: sample.prompt)
+        # a transcript is asked for in a model's own way, which does not mix with questions
+        runs = itertools.groupby(self.samples, key=lambda sample: sample.prompt is None)
         return [list(some) for _, run in runs for some in _slices(list(run), self.batch_size)]
 
 
@@ -369,8 +370,9 @@ class _Asked:
 
     @functools.cached_property
     def inputs(self) -> Any:
-        prompt, waves = self.heard[0][0].prompt, [wave for _, wave in self.heard]
-        return request(self.processor, waves, prompt).to(self.net.device, self.net.dtype)
+        prompts = [sample.prompt for sample, _ in self.heard if sample.prompt is not None]
+        waves = [wave for _, wave in self.heard]
+        return request(self.processor, waves, prompts or None).to(self.net.device, self.net.dtype)
 
     @functools.cached_property
     def alone(self) -> list[_Asked]:
@@ -428,6 +430,8 @@ def _finish(net: Any, checkpoint: Checkpoint, place: Cell, baseline: Cell, setup
     by_row = {sample.row: sample for sample in setup.samples}
     answered = [record for record in records if "error" not in record]
     errors = [record["error"] for record in records if "error" in record]
+    if not records:
+        raise ValueError(f"{place.file}: its journal is gone: does another eval write to the same folder? Run it again")
     if not answered:
         for file in place.partials():
             file.unlink()

@@ -12,8 +12,10 @@ from __future__ import annotations
 import glob
 import gzip
 import hashlib
+import io
 import json
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from urllib.parse import quote
 
 FORMAT = 1
 BASELINE = "keep=1"  # spec of the uncompressed model: at keep=1 every method is the identity
+_MOST = 256 << 20  # bytes of a cell's samples, unpacked: a file of somebody else's may be made to fill the memory
 _LONGEST = 120  # bytes of a name: file systems end at 255, and endings are added
 
 Record = dict[str, Any]
@@ -137,8 +140,12 @@ def read_samples(file: Path) -> list[Record]:
     again = f"remove {file.name} and run its cell again"
     try:
         packed = beside.read_bytes()
-        lines = gzip.decompress(packed).decode().splitlines(keepends=False)
-    except (OSError, EOFError, ValueError) as error:
+        with gzip.open(io.BytesIO(packed)) as unpacked:
+            text = unpacked.read(_MOST + 1)
+        if len(text) > _MOST:
+            raise ValueError(f"it unpacks to more than {_MOST >> 20} MB")
+        lines = text.decode().splitlines(keepends=False)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{beside} is damaged ({_short(error)}): {again}") from None
     rows = [_record(line, beside, number) for number, line in enumerate(lines, 1)]
     if hashlib.sha256(packed).hexdigest() != named.get("sha256"):

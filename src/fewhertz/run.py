@@ -87,13 +87,14 @@ def sample_rate(processor: Any) -> int:
     return int(processor.feature_extractor.sampling_rate)
 
 
-def request(processor: Any, waves: list[Wave], prompt: str | None = None) -> Any:
+def request(processor: Any, waves: list[Wave], prompt: str | list[str] | None = None) -> Any:
     """A batch of prompts, one for each piece of audio, padded on the left.
 
     Args:
         processor: the model's own.
         waves: mono audio at the processor's rate.
-        prompt: what to ask; `None`: transcribe, by the processor's own transcription request where it has one.
+        prompt: what to ask of all, or of each; `None`: transcribe, by the processor's own transcription request where
+            it has one.
     """
     rate = sample_rate(processor)
     own = getattr(processor, "apply_transcription_request", None)
@@ -103,14 +104,14 @@ def request(processor: Any, waves: list[Wave], prompt: str | None = None) -> Any
             return own(audio=waves, model_id="voxtral", sampling_rate=rate, format="WAV", return_tensors="pt")
         return own(audio=waves)
     text = PROMPTS["transcribe"] if prompt is None else prompt
+    asked = [text] * len(waves) if isinstance(text, str) else text
     if _speaks_mistral(processor):
-        talks = [_conversation({"type": "audio", "base64": _wav(wave, rate)}, text) for wave in waves]
+        sounds = [{"type": "audio", "base64": _wav(wave, rate)} for wave in waves]
+        talks = [_conversation(sound, one) for sound, one in zip(sounds, asked, strict=True)]
         return processor.apply_chat_template(talks, return_tensors="pt")
-    said = processor.apply_chat_template(
-        _conversation({"type": "audio", "audio": ""}, text), add_generation_prompt=True, tokenize=False
-    )
+    talks = [_conversation({"type": "audio", "audio": ""}, one) for one in asked]
     return processor(
-        text=[said] * len(waves),
+        text=[processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False) for talk in talks],
         audio=waves,
         sampling_rate=rate,
         text_kwargs={"padding": True, "padding_side": "left"},  # of text alone: encoders want their own padding
