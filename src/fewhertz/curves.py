@@ -215,8 +215,14 @@ def hertz(rate: float) -> str:
 
 
 def styles(groups: Iterable[Group]) -> dict[str, int]:
-    """A number for each line, the same in all plots: from it follow colour, marker and dashes. −1: grey."""
-    lines = sorted({cell.line for group in groups for cell in group.cells})
+    """A number for each line, the same in all plots: from it follow colour, marker and dashes. −1: grey.
+
+    Lines that are shown at first come first, so that they differ in colour as long as there are colours.
+    """
+    several = list(groups)
+    curves = [one for group in several if (one := curve(group, group.main))]
+    first = {line for one in curves for line in one.shown()}
+    lines = sorted({cell.line for group in several for cell in group.cells}, key=lambda line: (line not in first, line))
     plain = [line for line in lines if not line_is_random(line)]
     return {line: plain.index(line) if line in plain else -1 for line in lines}
 

@@ -157,7 +157,8 @@ def _small_print(group: Group) -> str:
         "KV cache: of the audio, against keep=1, as audio tokens kept. "
         "Prefill: the LLM reading the prompt, all samples together, against keep=1; a dash where hardware, threads, "
         "batch size, processes, attention or samples were not those of keep=1. "
-        f"Peak memory: {', '.join(sorted(memory)) or 'not measured'}."
+        f"Peak memory: {', '.join(sorted(memory)) or 'not measured'}; without the encoder where another "
+        "method's run had encoded the batch before."
     )
     facts = {**first.measured, **first.timed_on, "signature": first.scores[first.main].signature}
     lines = [f"{key}: {value}" for key, value in facts.items()]
