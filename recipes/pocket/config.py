@@ -77,13 +77,13 @@ REQUESTS = {
 SHARES = {
     "english": 0.2,  # synthetic Tatoeba sentences, one to eight of one voice
     "long": 0.04,  # synthetic sentences of other corpora, longer ones
-    "words": 0.14,  # strings of spoken words of one speaker
-    "recorded": 0.06,  # people's English sentences
-    "french": 0.04,
-    "german": 0.1,
-    "translate": 0.3,
-    "describe": 0.05,
-    "answer": 0.07,
+    "words": 0.16,  # strings of spoken words of one speaker
+    "recorded": 0.03,  # people's English sentences
+    "french": 0.03,
+    "german": 0.07,
+    "translate": 0.22,
+    "describe": 0.09,
+    "answer": 0.16,
 }
 
 

@@ -169,7 +169,8 @@ def evaluate(
     limit: int,
     reduce: Reduce | None = None,
 ) -> dict:
-    chosen = items[:: max(1, len(items) // limit)][:limit] if limit else items
+    count = min(limit or len(items), len(items))
+    chosen = [items[i * len(items) // count] for i in range(count)]
     began = time.perf_counter()
     said = ask(model, Prompts(processor), chosen, reduce)
     task = chosen[0].row["task"]
