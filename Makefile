@@ -1,12 +1,14 @@
-# make demo · make test · make lint · make bench · make pocket: each sets up what it needs in .venv
+# make demo · test · lint · bench · reproduce · claims · pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RESULTS ?= results
+LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint bench pocket clean
+.PHONY: demo test lint bench reproduce claims pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m fewhertz.demo
@@ -21,6 +23,16 @@ lint: $(READY)
 
 bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/methods.py --out results/bench/methods.json
+	HF_HUB_OFFLINE=1 $(BIN)/python bench/prefill.py --out results/bench/prefill.json
+
+# docs/claims.md and its pictures, from result files
+reproduce: $(READY)
+	$(BIN)/python -m recipes.claims write --results $(RESULTS)
+
+# the cells themselves, from the model and ../shared/data: RESULTS=out/again measures all of them, results only what lacks
+claims: $(READY)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
+	$(BIN)/python -m recipes.claims run --results $(RESULTS)
 
 # Debian's flite adds its voices, where it is installed; SIZE=tiny for a run of minutes
 pocket: $(READY)

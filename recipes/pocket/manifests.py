@@ -18,11 +18,14 @@ from .corpus import read_jsonl, write_jsonl
 FIELD = {"transcribe": "text", "translate": "translation", "describe": "captions", "answer": "answer"}
 
 
-def write(name: str, data: Path, out: Path) -> Path:
-    """Write a list's clips (FLAC, 16 kHz) and its manifest; returns the manifest."""
+def write(name: str, data: Path, out: Path, limit: int | None = None) -> Path:
+    """Write a list's clips (FLAC, 16 kHz) and its manifest; returns the manifest. At most `limit`, evenly spaced."""
     rows = []
     (out / name).mkdir(parents=True, exist_ok=True)
-    for i, (row, wave) in enumerate(corpus.audio(data, read_jsonl(SPLITS / f"{name}.jsonl"))):
+    listed = read_jsonl(SPLITS / f"{name}.jsonl")
+    count = min(limit or len(listed), len(listed))
+    chosen = [listed[i * len(listed) // count] for i in range(count)]
+    for i, (row, wave) in enumerate(corpus.audio(data, chosen)):
         audio = f"{name}/{i:04d}.flac"
         sf.write(out / audio, wave, SAMPLE_RATE, subtype="PCM_16")
         right = row["references"] if row["task"] in ("translate", "describe") else row["references"][0]
@@ -40,12 +43,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--lists", nargs="*", help="such as strings answer; all by default")
+    parser.add_argument("--limit", type=int, help="items a list, evenly spaced; all by default")
     parser.add_argument("--data", type=Path, default=config.DATA)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     for path in sorted(SPLITS.glob(f"*-{args.split}.jsonl")):
         if not args.lists or path.stem.removesuffix(f"-{args.split}") in args.lists:
-            print(write(path.stem, args.data, args.out))
+            print(write(path.stem, args.data, args.out, args.limit))
 
 
 if __name__ == "__main__":
