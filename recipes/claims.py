@@ -1,7 +1,7 @@
 """What three papers claim, tested on pocket: the cells that are measured, and the page that is made of their results.
 
     python -m recipes.pocket.manifests --split test --limit 325 --out out/test
-    python -m recipes.claims run       # cells that are missing, from the model, into results/ (--results)
+    python -m recipes.claims run       # cells that are missing, from the model, into results/: 40 minutes on 2 cores
     python -m recipes.claims write     # docs/claims.md and its pictures, from the result files alone
 
 Two processes with other --tasks may run side by side. `make claims` does the first two, `make reproduce` the last.

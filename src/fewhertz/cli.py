@@ -674,20 +674,16 @@ def evaluate(
     """Measure a model under methods on a task: one result file a cell; what is there is not run again."""
     _import(modules)
     with _bad_usage():
-        import fewhertz.tasks  # noqa: F401
         from fewhertz.checkpoint import open_checkpoint
         from fewhertz.evaluate import evaluate as run_cells
         from fewhertz.evaluate import specs
         from fewhertz.metrics import normaliser as known_normaliser
-        from fewhertz.tasks.base import TASKS
 
         _quiet()
         if normaliser is not None:
             known_normaliser(normaliser)
-        name, where = ("manifest", task) if task.endswith(".jsonl") else (task, data)
-        if name not in TASKS:
-            raise ValueError(f"no task {task!r}; known: {', '.join(sorted(TASKS))}, or a .jsonl file of your own")
-        asked = TASKS[name](data=where, subset=subset, split=split, audio=audio, ask=prompt, normaliser=normaliser)
+        options = {"data": data, "subset": subset, "split": split, "audio": audio, "ask": prompt}
+        (asked,) = _tasks([task], options | {"normaliser": normaliser})
         worn = open_checkpoint(model).worn
         cells = specs(method or ([worn] if worn else []), keep or [])
         done = run_cells(
