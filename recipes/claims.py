@@ -188,6 +188,8 @@ def word(gains: Sequence[Gain]) -> str:
         return "**does not hold**: the contrary"
     if signs == {0}:
         return "**cannot be told**"
+    if 2 * sum(not gain.sign for gain in gains) > len(gains):
+        return "**cannot be told** in most comparisons"
     if 1 not in signs:
         return "**does not hold**"
     return "**holds in part**" if -1 not in signs else "**mixed**"
