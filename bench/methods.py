@@ -338,6 +338,12 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"its peak memory: {peaks}")
 
 
+def save(result: dict[str, Any], out: Path) -> None:
+    """Write the result file."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Result file (JSON).")],
     quick: Annotated[bool, typer.Option(help="Small shapes: shows that the bench runs, measures nothing.")] = False,
@@ -371,8 +377,7 @@ def main(
         result["layer"] = against_a_layer(size, device, like)
         result["growth"] = growth(size, device, like)
         result["scores"] = capture(size, device, like)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    save(result, out)
     show(result)
     Console().print(f"written to {out}")
 

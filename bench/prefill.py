@@ -19,7 +19,6 @@ One call of the model that wears a method is timed in its parts, at the borders 
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -32,7 +31,7 @@ from typing import Annotated, Any, TypeAlias
 
 import torch
 import typer
-from methods import elapsed, environment
+from methods import elapsed, environment, save
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -691,8 +690,7 @@ def main(
         "bars": bars(rows, kv_bytes(text, 1, dtype)),
         "paper": paper(rows),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    save(result, out)
     show(result)
     Console().print(f"written to {out}")
 

@@ -149,6 +149,7 @@ class Measured:
     def score(self, task: Asked, spec: str) -> Record:
         return self.result(task, spec)["scores"][task.metric]
 
+    @functools.cache  # noqa: B019
     def gain(self, task: Asked, one: str, other: str) -> Gain:
         """How much better `one` is than `other`, on the same samples."""
         (a, groups), (b, same) = self.stats(task, one), self.stats(task, other)

@@ -30,6 +30,7 @@ from fewhertz.checkpoint import (
     weight_files,
 )
 from fewhertz.method import Method, parse
+from fewhertz.metrics import need
 from fewhertz.results import replace
 
 CONFIG, WEIGHTS, METHOD = "adapter_config.json", "adapter_model.safetensors", "audio_compression.json"
@@ -86,7 +87,7 @@ class Adapter:
             ImportError: where peft is not installed.
             ValueError: where it does not fit the model.
         """
-        peft = need_peft()
+        peft = need("peft", "train")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of old
@@ -98,19 +99,6 @@ class Adapter:
 
 def _warn(text: str) -> None:
     warnings.warn(text, Mismatch, stacklevel=4)  # where the user called load
-
-
-def need_peft() -> Any:
-    """Import peft.
-
-    Raises:
-        ImportError: where it is not installed; says how to install it.
-    """
-    try:
-        import peft
-    except ImportError:
-        raise ImportError("peft is not installed: pip install 'fewhertz[train]'") from None
-    return peft
 
 
 def read(directory: str | Path) -> Adapter:
@@ -177,7 +165,7 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path) -> Path:
         ValueError: where `out` has something in it, or the model or the adapter cannot be used.
         ImportError: where peft is not installed.
     """
-    need_peft()
+    need("peft", "train")
     checkpoint, found = open_checkpoint(model), read(adapter)
     method = found.choose(checkpoint, None)
     with new_directory(out) as part:

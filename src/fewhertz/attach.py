@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _HANDLE = "_fewhertz_handle"
 _ENCODED = "_fewhertz_encoded"
-_SCORED = "_fewhertz_scored"
 _LEARNED = "_fewhertz_learned"
 _SHOWN = "audio_compression"
 
@@ -313,19 +312,19 @@ class Attached:
 
     def _encode(self, audio: dict[str, Any], ids: Tensor, site: str, scores: bool) -> tuple[Windows, float]:
         """The encoder's windows, and the seconds that they took if they were there already."""
-        encoded: list[_Encoded] | None = self.model.__dict__.get(_ENCODED)
+        once: _Once | None = self.model.__dict__.get(_ENCODED)
         features = audio[self.family.audio_inputs[0]]
-        for one in encoded or []:
+        for one in once.encoded if once else []:
             # capturing scores leaves the tokens as they are, bit for bit
             if one.features is features and one.site == site and one.scores >= scores:
                 return one.windows, one.seconds
-        scores = scores or self.model.__dict__.get(_SCORED, False)
+        scores = scores or (once is not None and once.scores)
         start = time.perf_counter()
         windows = self.family.encode(self.model, audio, ids, site, scores)
-        if encoded is not None:
+        if once is not None:
             if windows.tokens.is_cuda:
                 torch.cuda.synchronize(windows.tokens.device)
-            encoded.append(_Encoded(features, site, scores, windows, time.perf_counter() - start))
+            once.encoded.append(_Encoded(features, site, scores, windows, time.perf_counter() - start))
         return windows, 0.0
 
     def _batches(self, clips: list[ClipSpan]) -> list[list[int]]:
@@ -349,6 +348,14 @@ class _Encoded:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Once:
+    """The state of `encode_once`."""
+
+    scores: bool
+    encoded: list[_Encoded] = field(default_factory=list)
+
+
 @contextmanager
 def encode_once(model: nn.Module, scores: bool = False) -> Iterator[None]:
     """Within it, the same features are encoded once a site, whichever methods the model wears one after the other.
@@ -362,11 +369,11 @@ def encode_once(model: nn.Module, scores: bool = False) -> Iterator[None]:
         scores: whether to capture attention scores at the first time, for methods that come later and need them.
     """
     base = _base(model)
-    base.__dict__[_ENCODED], base.__dict__[_SCORED] = [], scores
+    base.__dict__[_ENCODED] = _Once(scores)
     try:
         yield
     finally:
-        del base.__dict__[_ENCODED], base.__dict__[_SCORED]
+        del base.__dict__[_ENCODED]
 
 
 def _learned(model: Any, method: Method) -> nn.Module | None:

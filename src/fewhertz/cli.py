@@ -87,6 +87,12 @@ IMPORT = Annotated[
 ]
 JSON = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the GPU where there is one.")]
+DATA = Annotated[
+    str | None, typer.Option(metavar="NAME|PATH", help="A data set of the Hub, its directory, or a file of rows.")
+]
+SUBSET = Annotated[str | None, typer.Option(help="Part of the data set, such as a language.")]
+FOLDER = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the audio files are.")]
+ASK = Annotated[str | None, typer.Option(help="What to ask instead of the task's own prompt.")]
 
 
 class BadUsage(Exception):
@@ -653,13 +659,11 @@ def evaluate(
         typer.Option(metavar="K …", help="Fractions kept, such as 1 1/2 1/3. keep=1, the baseline, always runs."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all results.")] = Path("results"),
-    data: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="A data set of the Hub, its directory, or a file of rows.")
-    ] = None,
-    subset: Annotated[str | None, typer.Option(help="Part of the data set, such as a language.")] = None,
+    data: DATA = None,
+    subset: SUBSET = None,
     split: Annotated[str | None, typer.Option(help="Split of the data set; default: its test split.")] = None,
-    audio: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the audio files are.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What to ask instead of the task's own prompt.")] = None,
+    audio: FOLDER = None,
+    prompt: ASK = None,
     normaliser: Annotated[
         str | None, typer.Option(help="plain, whisper-english, whisper-basic, whisper-basic-joined.")
     ] = None,
@@ -848,13 +852,11 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Samples of a step, over all processes.")] = 16,
     accumulate: Annotated[int, typer.Option(help="Parts of a batch that run one after the other.")] = 1,
     every: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 100,
-    data: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="A data set of the Hub, its directory, or a file of rows.")
-    ] = None,
-    subset: Annotated[str | None, typer.Option(help="Part of the data set, such as a language.")] = None,
+    data: DATA = None,
+    subset: SUBSET = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
-    audio: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the audio files are.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What to ask instead of the task's own prompt.")] = None,
+    audio: FOLDER = None,
+    prompt: ASK = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest output of the uncompressed model (distill).")] = 256,
     bf16: Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")] = False,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,

@@ -119,7 +119,7 @@ def cost(
     """
     limit = checkpoint.family.max_seconds
     if limit is not None and seconds > limit:
-        raise ValueError(too_long(seconds, checkpoint.family))
+        raise ValueError(too_long(seconds, checkpoint.family, chunks=True))
     silence = np.zeros(round(seconds * sample_rate(processor)), np.float32)
     ids = request(processor, [silence], prompt)["input_ids"]
     before = int((ids == checkpoint.family.placeholder(checkpoint.config)).sum())

@@ -49,7 +49,6 @@ class Row:
         wer: word error rate by kind of clip.
         errors: word errors and words of each clip, by kind.
         prefill: time in which the LLM reads the prompt, over that at keep=1 just before it; median of the repeats.
-            `None`: not timed.
     """
 
     method: str
@@ -58,7 +57,7 @@ class Row:
     tokens: int
     wer: dict[str, float]
     errors: dict[str, list[list[int]]]
-    prefill: float | None
+    prefill: float
 
 
 def bundled(count: int | None = None) -> list[Clip]:
@@ -122,7 +121,7 @@ def measure(
         clips: the audio and what is said in it.
         methods: names of methods that act at the LLM's input, each with how it is presented: `segment+time+sizes`.
         keeps: fractions of audio tokens kept; 1 is measured in any case, as what the others are compared to.
-        repeats: how often a prefill is timed; 0: not at all.
+        repeats: how often a prefill is timed.
         tick: called after each row.
     """
     model, processor = fewhertz.load("pocket", device="cpu", dtype="float32")
@@ -141,8 +140,7 @@ def measure(
     rows = []
     configurations = [("none", Fraction(1))] + [(m, k) for m in methods for k in keeps if k != 1]
     with encode_once(model, scores=True):  # all that differs between the rows comes after the encoder
-        if repeats:
-            prefill(whole)  # the first call warms up
+        prefill(whole)  # the first call warms up
         for name, keep in configurations:
             bare, plus, told = name.partition("+")
             spec = whole if name == "none" else f"{bare}@keep={keep}{plus}{told}"
@@ -154,7 +152,7 @@ def measure(
                 tokens += sum(r.after for r in replies)
             # the two are timed one after the other, so that what else the machine does falls on both
             ratios = [1.0] if spec == whole else [1 / (prefill(whole) / prefill(spec)) for _ in range(repeats)]
-            ratio = statistics.median(ratios) if repeats else None
+            ratio = statistics.median(ratios)
             wer = {
                 kind: sum(wrong for wrong, _ in some) / sum(words for _, words in some) for kind, some in errors.items()
             }
@@ -192,7 +190,7 @@ def print_table(rows: list[Row]) -> None:
             f"{row.rate:.1f}",
             str(row.tokens),
             *wer,
-            "–" if row.prefill is None else f"{row.prefill:.2f}",
+            f"{row.prefill:.2f}",
         )
     Console(width=100).print(table)
 

@@ -32,7 +32,7 @@ from fewhertz.families.base import Family
 from fewhertz.method import parse
 from fewhertz.metrics import Metric, Stats, interval, paired
 from fewhertz.results import BASELINE, Cell, Journal, Record
-from fewhertz.run import answer, one_line, request, sample_rate
+from fewhertz.run import answer, one_line, request, sample_rate, too_long
 from fewhertz.tasks.base import Failed, Sample, Task
 
 SAY_EVERY = 10.0  # seconds between two lines of progress
@@ -417,10 +417,10 @@ def _error(sample: Sample, error: Exception, setup: _Setup) -> Record:
 
 
 def _wave(sample: Sample, rate: int, family: Family) -> np.ndarray:
-    source = sample.sound() if callable(sample.sound) else sample.sound
+    source = sample.source()
     limit = family.max_seconds
     if limit is not None and (seconds := audio.duration(source)) > limit:
-        raise ValueError(f"{seconds:.1f} s of audio, {family.name} reads {limit:g} s at once")
+        raise ValueError(too_long(seconds, family))
     return audio.load(source, rate)
 
 

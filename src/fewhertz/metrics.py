@@ -23,8 +23,8 @@ Stats = Float[np.ndarray, "n k"]
 WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo", "dz"})  # CER rather than WER
 
 
-def need(module: str) -> Any:
-    """Import a module of the `eval` extra.
+def need(module: str, extra: str = "eval") -> Any:
+    """Import a module of an extra.
 
     Raises:
         ImportError: where it is not installed; says how to install it.
@@ -32,7 +32,7 @@ def need(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ImportError(f"{module.partition('.')[0]} is not installed: pip install 'fewhertz[eval]'") from None
+        raise ImportError(f"{module.partition('.')[0]} is not installed: pip install 'fewhertz[{extra}]'") from None
 
 
 def _plain(text: str) -> str:

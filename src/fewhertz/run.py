@@ -297,14 +297,15 @@ def _windows(files: Iterable[str | Path], rate: int, family: Family, chunk: floa
 def _whole(file: str | Path, rate: int, family: Family) -> Wave:
     limit = family.max_seconds
     if limit is not None and (seconds := audio.duration(file)) > limit:
-        raise ValueError(too_long(seconds, family))
+        raise ValueError(too_long(seconds, family, chunks=True))
     return audio.load(file, rate)
 
 
-def too_long(seconds: float, family: Family) -> str:
-    """Says what to do about audio beyond a model's window."""
+def too_long(seconds: float, family: Family, *, chunks: bool = False) -> str:
+    """Says that audio is beyond a model's window and, where it can be cut into chunks, what to do about it."""
     limit = f"{family.max_seconds:g}"
-    return f"{seconds:.1f} s of audio, {family.name} reads {limit} s at once: --chunk {limit} runs it in windows"
+    advice = f": --chunk {limit} runs it in windows" if chunks else ""
+    return f"{seconds:.1f} s of audio, {family.name} reads {limit} s at once{advice}"
 
 
 def _answers(

@@ -182,7 +182,7 @@ def show(model: Any, processor: Any, file: str | Path, out: str | Path) -> Plan:
         raise ValueError("the model wears no method: there is nothing to show")
     limit = worn.family.max_seconds
     if limit is not None and (seconds := audio.duration(file)) > limit:
-        raise ValueError(too_long(seconds, worn.family).partition(":")[0])
+        raise ValueError(too_long(seconds, worn.family))
     rate = sample_rate(processor)
     wave = audio.load(file, rate)
     reply(model, processor, [wave], max_new_tokens=1)

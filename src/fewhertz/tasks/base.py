@@ -42,6 +42,10 @@ class Sample:
     prompt: str | None = None
     group: str | None = None
 
+    def source(self) -> Any:
+        """The audio as `fewhertz.audio` takes it, fetched now where it is fetched on demand."""
+        return self.sound() if callable(self.sound) else self.sound
+
 
 @dataclass(frozen=True)
 class Failed:

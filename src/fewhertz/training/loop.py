@@ -38,8 +38,9 @@ from fewhertz.attach import compress
 from fewhertz.checkpoint import Checkpoint, load, open_checkpoint
 from fewhertz.families.base import Family
 from fewhertz.method import Chain, Method, parse
+from fewhertz.metrics import need
 from fewhertz.results import Journal, differs, read_journal, replace
-from fewhertz.run import one_line, request, sample_rate
+from fewhertz.run import one_line, request, sample_rate, too_long
 from fewhertz.tasks.base import TASKS, Sample, Task
 from fewhertz.training.data import Ears, Heard, Stream, batch_of, end_of_turn, unlabelled
 from fewhertz.training.logbook import Logbook
@@ -123,7 +124,7 @@ def train(
         >>> fewhertz.train("pocket", "pool@keep=1/3", "train.jsonl", "adapter", dev="dev.jsonl", steps=500)
     """
     chosen = Settings(**settings)
-    adapter.need_peft()
+    need("peft", "train")
     if os.environ.get("RANK", "0") != "0":  # the first of several processes tells for all
         say = lambda _: None  # noqa: E731
     checkpoint = open_checkpoint(model)
@@ -154,9 +155,9 @@ def _samples(tasks: list[Task], family: Family, labelled: bool) -> tuple[list[tu
                 bad.append(row.error)
                 continue
             try:
-                seconds = audio.duration(row.sound() if callable(row.sound) else row.sound)
+                seconds = audio.duration(row.source())
                 if family.max_seconds is not None and seconds > family.max_seconds:
-                    raise ValueError(f"{seconds:.1f} s of audio, {family.name} reads {family.max_seconds:g} s at once")
+                    raise ValueError(too_long(seconds, family))
             except (OSError, ValueError) as error:
                 bad.append(f"{task.source()}, row {row.row + 1}: {one_line(error)}")
                 continue
@@ -186,14 +187,10 @@ def _methods(checkpoint: Checkpoint, method: str | Method | None, settings: Sett
 
 
 def _accelerator(cpu: bool, learned: bool) -> Any:
-    try:
-        from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
-    except ImportError:
-        raise ImportError("accelerate is not installed: pip install 'fewhertz[train]'") from None
+    accelerate = need("accelerate", "train")
     # at keep=1 a learned method is the identity, and its weights have no gradient
-    unused = DistributedDataParallelKwargs(find_unused_parameters=learned)
-    return Accelerator(cpu=cpu, device_placement=False, kwargs_handlers=[unused])
+    unused = accelerate.DistributedDataParallelKwargs(find_unused_parameters=learned)
+    return accelerate.Accelerator(cpu=cpu, device_placement=False, kwargs_handlers=[unused])
 
 
 class _Run:
@@ -312,7 +309,7 @@ class _Run:
     def _hear(self, sample: int, site: str, scores: bool) -> Heard:
         one = self.samples[sample]
         try:
-            wave = audio.load(one.sound() if callable(one.sound) else one.sound, sample_rate(self.processor))
+            wave = audio.load(one.source(), sample_rate(self.processor))
             inputs = request(self.processor, [wave], one.prompt).to(self.place, self.net.dtype)
             return Heard.of(self.net, self.ears.family, inputs, site, scores)
         except (OSError, ValueError) as error:

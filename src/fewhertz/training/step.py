@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewhertz import adapter
 from fewhertz.attach import attached
 from fewhertz.layout import IGNORE
+from fewhertz.metrics import need
 from fewhertz.training.settings import Settings
 
 
@@ -51,7 +51,7 @@ def add_lora(net: Any, settings: Settings, name: str) -> Any:
         settings: say which.
         name: of the base model.
     """
-    peft = adapter.need_peft()
+    peft = need("peft", "train")
     llm = net.get_decoder()
     path = next(path for path, module in net.named_modules() if module is llm)
     linear = {name.rpartition(".")[2] for name, one in llm.named_modules() if isinstance(one, torch.nn.Linear)}
