@@ -27,7 +27,7 @@ from test_cli import ROOT, SCRIPT, fewhertz_
 from tiny import TINY, prompts
 
 import fewhertz
-from fewhertz import adapter, audio
+from fewhertz import adapter, audio, results
 from fewhertz.layout import IGNORE
 from fewhertz.pocket import path
 from fewhertz.run import reply, request
@@ -317,6 +317,28 @@ def test_ways_that_leave_the_result_as_it_is(tiny: Path, manifest: Path, tmp_pat
     assert metrics(tmp_path / "c") != metrics(tmp_path / "a")
 
 
+@pytest.mark.parametrize("spec", ["visionzip@keep=1/3", "ltbm(site=encoder)@keep=1/2"])
+def test_encoded_audio_is_kept_for_other_trainings(tiny: Path, manifest: Path, tmp_path: Path, spec: str) -> None:
+    plain, kept = CPU | {"steps": 2}, {"cache": tmp_path / "heard"}
+    train(tiny, spec, manifest, tmp_path / "a", dev=manifest, **plain)
+    train(tiny, spec, manifest, tmp_path / "b", dev=manifest, **plain | kept)
+    files = sorted((tmp_path / "heard").iterdir())
+    assert len(files) == 7  # the dev set is the same clips
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Heard, "of", lambda *_: pytest.fail("nothing is encoded again"))
+        train(tiny, spec, manifest, tmp_path / "c", dev=manifest, **plain | kept | {"rank": 4})
+        train(tiny, spec, manifest, tmp_path / "d", dev=manifest, **plain | kept)
+    for name in ("b", "d"):
+        for one in ("loss", "dev_loss"):
+            assert metrics(tmp_path / name, one) == metrics(tmp_path / "a", one)
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    with pytest.raises(Stopped, match=f"{files[0].name} is damaged: remove it"):
+        train(tiny, spec, manifest, tmp_path / "e", dev=manifest, **plain | kept | {"rank": 2})
+    # another site or prompt is other audio tokens
+    train(tiny, "pool@keep=1/2", manifest, tmp_path / "f", **plain | kept)
+    assert len(list((tmp_path / "heard").iterdir())) == 14
+
+
 @pytest.mark.parametrize("spec", ["none", "ltbm(site=encoder)@keep=1/3", "visionzip@keep=1/3", "unseg", "stride@8Hz"])
 def test_each_kind_of_method_can_be_trained(tiny: Path, manifest: Path, tmp_path: Path, spec: str) -> None:
     """The control, a method at the encoder, one that needs scores, one that follows content, a budget in Hz."""
@@ -459,6 +481,56 @@ def test_run_with_an_adapter(trained: Path, tiny: Path, manifest: Path) -> None:
     other = fewhertz_("run", tiny, clip, "--adapter", trained, "--method", "stride@keep=1/3", "--max-new-tokens", 2)
     assert other.exit_code == 0
     assert "was trained with conv@keep=1/2 and conv@keep=1/3, not with stride@keep=1/3" in other.stderr
+
+
+def test_several_adapters_are_evaluated_in_one_pass(trained: Path, tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    """Each says what it says alone, encoder passes are shared, and the model under them is as it was."""
+    train(tiny, None, manifest, tmp_path / "control", **CPU | {"steps": 1})
+    perturb(tmp_path / "control")
+    args = ["eval", tiny, "--task", manifest, "--device", "cpu", "--max-new-tokens", 8, "--batch-size", 3]
+    args += ["--adapter", trained, "--adapter", tmp_path / "control", "--out", tmp_path / "results"]
+    ended = fewhertz_(*args)
+    assert ended.exit_code == 0, ended.stderr
+    folder = tmp_path / "results" / "clips"
+    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*.json")}
+    whole = {"keep=1.json", "conv@keep=1%2F2.json", "conv@keep=1%2F3.json"}
+    assert files == {f"{tiny.name}+adapter/{name}" for name in whole} | {f"{tiny.name}+control/keep=1.json"}
+    for name, spec in (("adapter", "conv@keep=1/2"), ("adapter", "conv@keep=1/3"), ("control", None)):
+        place = results.cell(tmp_path / "results", "clips", f"{tiny.name}+{name}", spec or "keep=1")
+        found = results.read(place.file)
+        assert found["adapter"]["sha256"] == found["identity"]["adapter_sha256"] and found["model"] == place.folder.name
+        net, processor = fewhertz.load(tiny, spec, adapter=trained if spec else tmp_path / "control", device="cpu")
+        for i in range(0, 7, 3):
+            rows = range(i, min(i + 3, 7))
+            waves = [audio.load(manifest.with_name(f"{row}.wav")) for row in rows]
+            said = [one.text for one in reply(net, processor, waves, max_new_tokens=8)]
+            assert [line["output"] for line in results.read_samples(place.file)[i : i + 3]] == said
+    # what an adapter was not trained with, with a warning
+    ended = fewhertz_(*args, "--method", "pool@keep=1/3")
+    assert ended.exit_code == 0 and "not with pool@keep=1/3" in ended.stderr
+    # other weights under the same name are not taken for these
+    perturb(trained)
+    other = load_file(trained / adapter.WEIGHTS)
+    save_file({key: one + 1 for key, one in other.items()}, trained / adapter.WEIGHTS)
+    ended = fewhertz_(*args)
+    assert ended.exit_code == 2 and "is there with another adapter_sha256" in ended.stderr
+
+
+def test_adapters_that_cannot_share_an_encoder(trained: Path, tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    args = ["eval", tiny, "--task", manifest, "--device", "cpu", "--out", tmp_path / "results", "--adapter", trained]
+    twin = shutil.copytree(trained, tmp_path / "twin" / "adapter")
+    ended = fewhertz_(*args, "--adapter", twin)
+    assert ended.exit_code == 2 and "two adapters are called adapter" in ended.stderr
+    # bare names hit the audio encoder too
+    import peft
+
+    net, _ = fewhertz.load(tiny, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        peft.get_peft_model(net, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "wide")
+    ended = fewhertz_(*args[:-1], tmp_path / "wide")
+    assert ended.exit_code == 2 and "an adapter acts outside the LLM, on " in ended.stderr
+    assert not list((tmp_path / "results").rglob("*.json*"))
 
 
 def test_warnings_by_name(trained: Path, tiny: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""The lists of dev or test as audio files and manifests, for `fewhertz eval`.
+"""Lists of speech as audio files and manifests: those of dev or test for `fewhertz eval`, training ones for `train`.
 
 python -m recipes.pocket.manifests --split dev --out out/pocket-dev
+python -m recipes.pocket.manifests --split train --limit 2000 --out out/pocket-train
 fewhertz eval pocket --task out/pocket-dev/strings-dev.jsonl --method pool --method ward+time+sizes --keep 1 1/2 1/3
 """
 
@@ -12,17 +13,30 @@ from pathlib import Path
 import soundfile as sf
 
 from . import config, corpus
-from .config import SAMPLE_RATE, SPLITS
+from .config import SAMPLE_RATE, SEEN_VOICES, SPLITS
 from .corpus import read_jsonl, write_jsonl
 
+TRAINING = ("french-synthetic", "strings", "synthetic")
+STRINGS = 20_000  # of training, to take some of
 FIELD = {"transcribe": "text", "translate": "translation", "describe": "captions", "answer": "answer"}
+
+
+def training(name: str, data: Path) -> list[dict]:
+    """Speech of the training split, as pocket itself was trained on: no list of it is kept."""
+    if name == "strings":
+        return corpus.word_strings(data, "train", STRINGS)
+    lang, texts = (
+        ("fr", corpus.french(data, "train")) if name == "french-synthetic" else ("en", corpus.english(data)["train"])
+    )
+    return corpus.listed(corpus.say(texts, lang, SEEN_VOICES[lang], f"train-{name}"))
 
 
 def write(name: str, data: Path, out: Path, limit: int | None = None) -> Path:
     """Write a list's clips (FLAC, 16 kHz) and its manifest; returns the manifest. At most `limit`, evenly spaced."""
     rows = []
     (out / name).mkdir(parents=True, exist_ok=True)
-    listed = read_jsonl(SPLITS / f"{name}.jsonl")
+    stem, _, split = name.rpartition("-")
+    listed = training(stem, data) if split == "train" else read_jsonl(SPLITS / f"{name}.jsonl")
     count = min(limit or len(listed), len(listed))
     chosen = [listed[i * len(listed) // count] for i in range(count)]
     for i, (row, wave) in enumerate(corpus.audio(data, chosen)):
@@ -41,15 +55,16 @@ def write(name: str, data: Path, out: Path, limit: int | None = None) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=("dev", "test"), default="dev")
+    parser.add_argument("--split", choices=("train", "dev", "test"), default="dev")
     parser.add_argument("--lists", nargs="*", help="such as strings answer; all by default")
     parser.add_argument("--limit", type=int, help="items a list, evenly spaced; all by default")
     parser.add_argument("--data", type=Path, default=config.DATA)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    for path in sorted(SPLITS.glob(f"*-{args.split}.jsonl")):
-        if not args.lists or path.stem.removesuffix(f"-{args.split}") in args.lists:
-            print(write(path.stem, args.data, args.out, args.limit))
+    there = sorted(path.stem.removesuffix(f"-{args.split}") for path in SPLITS.glob(f"*-{args.split}.jsonl"))
+    for name in TRAINING if args.split == "train" else there:
+        if not args.lists or name in args.lists:
+            print(write(f"{name}-{args.split}", args.data, args.out, args.limit))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ audio_compression.safetensors                    weights of a learned method, wh
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import shutil
 import tempfile
@@ -55,6 +57,20 @@ class Adapter:
     base: str | None = None
     base_sha256: str | None = None
 
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return self.directory.resolve().name
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of its weights: of the adapter's file, and of that of a learned method, one after the other."""
+        found = hashlib.sha256()
+        for name in (WEIGHTS, LEARNED):
+            if (self.directory / name).is_file():
+                found.update((self.directory / name).read_bytes())
+        return found.hexdigest()
+
     def choose(self, checkpoint: Checkpoint, asked: str | Method | None) -> str | None:
         """The method to wear where none is asked for; warns of what the adapter was not trained for.
 
@@ -83,6 +99,8 @@ class Adapter:
     def put_on(self, net: Any) -> Any:
         """Put the adapter on a model, in place; returns the same, wrapped by peft.
 
+        Where the model wears others, it joins them, and `switch_on` chooses.
+
         Raises:
             ImportError: where peft is not installed.
             ValueError: where it does not fit the model.
@@ -91,10 +109,21 @@ class Adapter:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of old
-                return peft.PeftModel.from_pretrained(net, str(self.directory))
+                if isinstance(net, peft.PeftModel):
+                    net.load_adapter(str(self.directory), self.sha256)
+                    return net
+                return peft.PeftModel.from_pretrained(net, str(self.directory), adapter_name=self.sha256)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{self.directory} does not fit this model ({reason:.200})") from None
+
+    def switch_on(self, net: Any) -> None:
+        """Of all adapters that were put on a model, let this one act."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for module in net.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.set_adapter(self.sha256)
 
 
 def _warn(text: str) -> None:

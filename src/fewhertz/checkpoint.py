@@ -223,7 +223,7 @@ def load(
     net = net.eval().to(place)
     if spec is not None:
         folders = [] if fitted is None else [fitted.directory]
-        _load_learned(compress(net, spec), [*folders, checkpoint.directory], carried=method is None)
+        load_learned(compress(net, spec), [*folders, checkpoint.directory], carried=method is None)
     return net, load_processor(checkpoint)
 
 
@@ -234,7 +234,7 @@ def load_weights(checkpoint: Checkpoint, dtype: str | torch.dtype = "auto") -> A
     )
 
 
-def _load_learned(handle: Attached, folders: list[Path], carried: bool) -> None:
+def load_learned(handle: Attached, folders: list[Path], carried: bool) -> None:
     """Give a learned method its weights, from the first folder that has some."""
     if handle.learned is None:
         return

@@ -644,6 +644,7 @@ class _Several(TyperCommand):
     cls=_Several,
     epilog="fewhertz eval pocket --task mine.jsonl --method pool --method segment --keep 1 1/2 1/3\n\n"
     "fewhertz eval Qwen/Qwen2-Audio-7B-Instruct --task librispeech --subset other --method ltbm@8Hz --batch-size 8\n\n"
+    "fewhertz eval pocket --task mine.jsonl --adapter ./pool-third --adapter ./control\n\n"
     "accelerate launch --multi_gpu --num_processes 2 $(which fewhertz) eval pocket --task mine.jsonl -m pool@keep=1/2",
 )
 def evaluate(
@@ -657,6 +658,10 @@ def evaluate(
     keep: Annotated[
         list[str] | None,
         typer.Option(metavar="K …", help="Fractions kept, such as 1 1/2 1/3. keep=1, the baseline, always runs."),
+    ] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A LoRA adapter, under its own method by default; repeatable."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all results.")] = Path("results"),
     data: DATA = None,
@@ -677,7 +682,7 @@ def evaluate(
 ) -> None:
     """Measure a model under methods on a task: one result file a cell; what is there is not run again."""
     _import(modules)
-    with _bad_usage():
+    with _bad_usage(), _told():
         from fewhertz.checkpoint import open_checkpoint
         from fewhertz.evaluate import evaluate as run_cells
         from fewhertz.evaluate import specs
@@ -689,7 +694,7 @@ def evaluate(
         options = {"data": data, "subset": subset, "split": split, "audio": audio, "ask": prompt}
         (asked,) = _tasks([task], options | {"normaliser": normaliser})
         worn = open_checkpoint(model).worn
-        cells = specs(method or ([worn] if worn else []), keep or [])
+        cells = specs(method or ([worn] if worn and not adapter else []), keep or [])
         done = run_cells(
             model,
             asked,
@@ -701,6 +706,7 @@ def evaluate(
             device=device,
             dtype=dtype,
             seed=seed,
+            adapters=adapter or [],
             say=_say,
         )
     if os.environ.get("RANK", "0") != "0":
@@ -719,7 +725,7 @@ def _print_scores(files: list[Path]) -> None:
     names = list(found[0]["scores"]) if found else []
     rows = []
     for one in found:
-        row = [one["method"], str(one["n"]), f"{one['rate_hz']['after']:.3g}"]
+        row = [one["model"], one["method"], str(one["n"]), f"{one['rate_hz']['after']:.3g}"]
         for name in names:
             score = one["scores"][name]
             row += [
@@ -727,7 +733,7 @@ def _print_scores(files: list[Path]) -> None:
                 _interval(score["difference"], score["difference_interval"], "+"),
             ]
         rows.append(row)
-    _table(["method", "n", "Hz", *(head for name in names for head in (name, f"{name} − keep=1"))], rows)
+    _table(["model", "method", "n", "Hz", *(head for name in names for head in (name, f"{name} − keep=1"))], rows)
 
 
 def _interval(value: float, ends: list[float | None], sign: str = "") -> str:
@@ -860,6 +866,9 @@ def train(
     max_new_tokens: Annotated[int, typer.Option(help="Longest output of the uncompressed model (distill).")] = 256,
     bf16: Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")] = False,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep encoded audio here, for other trainings on it.")
+    ] = None,
     cache_gb: Annotated[float, typer.Option(help="Memory for encoded audio, in GB.")] = 2.0,
     device: DEVICE = None,
     dtype: Annotated[str | None, typer.Option(help="Of the frozen weights; default: the checkpoint's.")] = None,
@@ -905,6 +914,7 @@ def train(
                 every=every,
                 bf16=bf16,
                 checkpointing=checkpointing,
+                cache=cache,
                 cache_gb=cache_gb,
                 max_new_tokens=max_new_tokens,
                 seed=seed,

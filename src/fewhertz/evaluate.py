@@ -25,8 +25,10 @@ import transformers
 
 import fewhertz
 from fewhertz import audio, results
+from fewhertz.adapter import Adapter
+from fewhertz.adapter import read as read_adapter
 from fewhertz.attach import attached, compress, encode_once
-from fewhertz.checkpoint import Checkpoint, load, open_checkpoint, weight_files
+from fewhertz.checkpoint import Checkpoint, load, load_learned, open_checkpoint, weight_files
 from fewhertz.cost import dtype_of
 from fewhertz.families.base import Family
 from fewhertz.method import parse
@@ -115,8 +117,12 @@ class _Setup:
     process: _Process
     say: Callable[[str], None]
 
-    def named(self, spec: str) -> Record:
-        return self.identity | {"method": spec}
+    adapters: dict[Path, Adapter]  # by the folder of their cells
+
+    def named(self, place: Cell) -> Record:
+        worn = self.adapters.get(place.folder)
+        model = {} if worn is None else {"model": _with(self.identity["model"], worn), "adapter_sha256": worn.sha256}
+        return self.identity | model | {"method": place.spec}
 
     @property
     def batches(self) -> list[list[Sample]]:
@@ -143,6 +149,7 @@ def evaluate(
     dtype: str | None = None,
     seed: int = 0,
     draws: int = 2000,
+    adapters: Sequence[str | Path] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Run a task, greedily, on a model under each of several methods, and write a result file a cell.
@@ -163,6 +170,9 @@ def evaluate(
         dtype: of the weights; `None`: the checkpoint's own.
         seed: of the bootstrap.
         draws: of the bootstrap.
+        adapters: directories of LoRA adapters. Each is evaluated on the model, in place of the model alone, under the
+            cells, or, where none is named but the baseline, under what it was trained with. Results call it
+            `model+name`, by the name of its directory; its baseline is itself at keep=1.
         say: gets a line of text about how far it is, now and then.
 
     Raises:
@@ -175,8 +185,15 @@ def evaluate(
     for spec in cells[1:]:
         checkpoint.fit(spec)
     setup = _setup(model, checkpoint, task, limit, batch_size, max_new_tokens, dtype, seed, draws, process, say)
-    folder = results.cell(Path(out), task.label, _name(model), BASELINE).folder
-    places = [Cell(folder, spec) for spec in cells]
+    places = [results.cell(Path(out), task.label, _name(model), spec) for spec in cells]
+    if adapters:
+        places = []
+        for worn in map(read_adapter, adapters):
+            own = _cells_of(worn, checkpoint, cells)
+            mine = [results.cell(Path(out), task.label, _with(_name(model), worn), spec) for spec in own]
+            if setup.adapters.setdefault(mine[0].folder, worn) is not worn:
+                raise ValueError(f"two adapters are called {worn.name}: results are named by an adapter's directory")
+            places += mine
     errors = [failed.error for failed in setup.failed]
     if process.index == 0:
         errors += [error for place in places if (error := _set_aside(place))]
@@ -184,17 +201,46 @@ def evaluate(
     todo = [place for place in places if not _there(place, setup)]
     if todo:
         net, processor = load(model, device=device or process.device, dtype=dtype)
-        if (worn := attached(net)) is not None:
-            worn.remove()
+        if (wearing := attached(net)) is not None:
+            wearing.remove()
+        wrapped = net
+        for worn in setup.adapters.values():
+            wrapped = worn.put_on(wrapped)  # in place: net wears it too
+        if setup.adapters:
+            _refuse_adapted_encoder(net)
         _run(net, processor, checkpoint.family, todo, setup)
         if process.index == 0:
             for place in todo:
                 try:
-                    errors += _finish(net, checkpoint, place, places[0], setup)
+                    errors += _finish(net, checkpoint, place, setup)
                 except ValueError as error:
                     errors.append(str(error))
         process.wait()
     return Outcome([place.file for place in places if place.file.exists()], list(dict.fromkeys(errors)))
+
+
+def _cells_of(worn: Adapter, checkpoint: Checkpoint, cells: list[str]) -> list[str]:
+    """The cells of an adapter, with a warning where it was trained for others."""
+    own = cells if len(cells) > 1 else specs(worn.methods)
+    worn.choose(checkpoint, None)
+    for spec in own[1:]:
+        worn.choose(checkpoint, spec)
+    return own
+
+
+def _refuse_adapted_encoder(net: Any) -> None:
+    """A batch is encoded once for all adapters, so none may change what the encoder makes of it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    llm = {*net.get_decoder().modules(), *net.get_output_embeddings().modules()}
+    for name, module in net.named_modules():
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) and module not in llm:
+            raise ValueError(f"an adapter acts outside the LLM, on {name}: merge it (fewhertz merge), evaluate that")
+
+
+def _with(model: str, worn: Adapter) -> str:
+    return f"{model}+{worn.name}"
 
 
 def _name(model: str | Path) -> str:
@@ -238,7 +284,7 @@ def _setup(
         "dtype": (dtype or str(dtype_of(checkpoint.config))).removeprefix("torch."),
         "metrics": list(map(repr, metrics)),
     }
-    return _Setup(task, metrics, samples, failed, identity, batch_size, max_new_tokens, seed, draws, process, say)
+    return _Setup(task, metrics, samples, failed, identity, batch_size, max_new_tokens, seed, draws, process, say, {})
 
 
 def weights_sha256(checkpoint: Checkpoint) -> str:
@@ -266,7 +312,7 @@ def _set_aside(place: Cell) -> str | None:
 def _there(place: Cell, setup: _Setup) -> bool:
     if not place.file.exists():
         return False
-    old, new = results.read(place.file)["identity"], setup.named(place.spec)
+    old, new = results.read(place.file)["identity"], setup.named(place)
     if old != new:
         raise ValueError(
             f"{place.file} is there with {results.differs(old, new)}: remove it, or choose another folder with --out"
@@ -318,7 +364,7 @@ def _run(net: Any, processor: Any, family: Family, todo: list[Cell], setup: _Set
     progress.skip(progress.total - sum(len(batch) * len(lacking(batch)) for batch in mine))
     process.wait()  # all have read the journals before any goes on writing
     with contextlib.ExitStack() as stack:
-        journals = {place: Journal(place.partial(process.index), setup.named(place.spec)) for place in todo}
+        journals = {place: Journal(place.partial(process.index), setup.named(place)) for place in todo}
         for journal in journals.values():
             stack.callback(journal.close)
         for batch in mine:
@@ -331,7 +377,7 @@ def _run(net: Any, processor: Any, family: Family, todo: list[Cell], setup: _Set
 
 def _records(place: Cell, setup: _Setup) -> list[Record]:
     """What all processes have done of a cell, in the order of the data."""
-    found = [r for file in place.partials() for r in results.read_journal(file, setup.named(place.spec))]
+    found = [r for file in place.partials() for r in results.read_journal(file, setup.named(place))]
     return sorted(found, key=lambda record: record["row"])
 
 
@@ -350,8 +396,13 @@ def _ask(
     with encode_once(net, scored):
         together = _Asked(net, processor, heard, setup)
         for place in cells:
+            worn = setup.adapters.get(place.folder)
+            if worn is not None:
+                worn.switch_on(net)
             handle = None if place.spec == BASELINE else compress(net, place.spec)
             try:
+                if handle is not None and worn is not None:
+                    load_learned(handle, [worn.directory], carried=True)
                 records = unheard | together.ask()
             finally:
                 if handle is not None:
@@ -424,7 +475,7 @@ def _wave(sample: Sample, rate: int, family: Family) -> np.ndarray:
     return audio.load(source, rate)
 
 
-def _finish(net: Any, checkpoint: Checkpoint, place: Cell, baseline: Cell, setup: _Setup) -> list[str]:
+def _finish(net: Any, checkpoint: Checkpoint, place: Cell, setup: _Setup) -> list[str]:
     """Measure a cell and write it; its journals go. Returns the errors of its rows."""
     records = _records(place, setup)
     by_row = {sample.row: sample for sample in setup.samples}
@@ -440,7 +491,7 @@ def _finish(net: Any, checkpoint: Checkpoint, place: Cell, baseline: Cell, setup
     outputs = [record["output"] for record in answered]
     stats = {metric.name: _measure(metric, samples, outputs) for metric in setup.metrics}
     groups = [sample.id if sample.group is None else sample.group for sample in samples]
-    pairs = _differences(place, baseline, setup, samples, outputs, stats)
+    pairs = _differences(place, setup, samples, outputs, stats)
     scores = {}
     for metric in setup.metrics:
         low, high = interval(metric, stats[metric.name], groups, setup.draws, setup.seed)
@@ -469,13 +520,13 @@ def _measure(metric: Metric, samples: list[Sample], outputs: list[str]) -> Stats
 
 def _differences(
     place: Cell,
-    baseline: Cell,
     setup: _Setup,
     samples: list[Sample],
     outputs: list[str],
     stats: dict[str, Stats],
 ) -> dict[str, Record]:
     """Of each metric: the score less the baseline's, on the samples that both have, and its interval."""
+    baseline = Cell(place.folder, BASELINE)
     if place == baseline:
         return {m.name: {"difference": 0.0, "difference_interval": [0.0, 0.0]} for m in setup.metrics}
     if not baseline.file.exists():
@@ -534,16 +585,18 @@ def _result(
         for key in ("audio_seconds", "before", "after", "new_tokens", "encode", "prefill", "decode")
     }
     cuda = net.device.type == "cuda"
+    worn = setup.adapters.get(place.folder)
     return {
         "format": results.FORMAT,
-        "identity": setup.named(place.spec),
+        "identity": setup.named(place),
         "task": task.label,
         "task_name": task.name,
         "task_version": task.version,
         "citation": task.citation,
         # a folder of somebody's machine tells nobody else anything
         "data": Path(task.source()).name if Path(task.source()).is_absolute() else task.source(),
-        "model": setup.identity["model"],
+        "model": setup.named(place)["model"],
+        "adapter": None if worn is None else {"sha256": worn.sha256, "trained_with": worn.methods},
         "family": checkpoint.family.name,
         "weights_sha256": setup.identity["weights_sha256"],
         "method": place.spec,

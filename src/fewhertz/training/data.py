@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 from fewhertz.attach import Attached
 from fewhertz.families.base import Family, Windows
 from fewhertz.layout import IGNORE
+from fewhertz.results import replace
 from fewhertz.tasks.base import Failed, Sample, Task, column, read, sound
 from fewhertz.tasks.manifest import Manifest
 
@@ -99,6 +102,34 @@ class Heard:
         mask = inputs.get("attention_mask")
         ids = inputs["input_ids"][0]
         return cls(ids if mask is None else ids[mask[0].bool()], windows)
+
+    @classmethod
+    def read(cls, file: Path, place: torch.device) -> Heard:
+        """What `write` wrote, with the prompt where the model is.
+
+        Raises:
+            ValueError: where it is damaged; names the file.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, "pt") as held:
+                tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 (no dictionary)
+                told = json.loads(held.metadata()["windows"])
+            windows = Windows(tensors["tokens"], told["lengths"], told["full"], tensors.get("scores"))
+            return cls(tensors["ids"].to(place), windows)
+        except (SafetensorError, ValueError, KeyError, TypeError):
+            raise ValueError(f"{file} is damaged: remove it") from None
+
+    def write(self, file: Path) -> None:
+        """Keep it for a later training."""
+        from safetensors.torch import save
+
+        tensors = {"ids": self.ids.cpu(), "tokens": self.windows.tokens}
+        if self.windows.scores is not None:
+            tensors["scores"] = self.windows.scores
+        told = json.dumps({"lengths": self.windows.lengths, "full": self.windows.full})
+        replace(file, save({name: one.contiguous() for name, one in tensors.items()}, {"windows": told}))
 
     @property
     def size(self) -> int:

@@ -1,7 +1,8 @@
 """LoRA recovery: a low-rank adapter on the LLM's attention, which learns to live with fewer audio tokens.
 
 The recipe is that of paper arXiv 2511.20973: rank 16, alpha 32, on queries and keys of the LLM; all else is frozen. So
-an audio is encoded alone and at most once, and what the encoder made of it is kept while there is room.
+an audio is encoded alone and at most once, and what the encoder made of it is kept while there is room; with a cache
+directory on disk too, for the next training.
 
     OUT/adapter_config.json …         the adapter of the best step (fewhertz.adapter)
     OUT/training/state.safetensors    where to go on after an interruption: weights, optimiser, step
@@ -310,10 +311,23 @@ class _Run:
         one = self.samples[sample]
         try:
             wave = audio.load(one.source(), sample_rate(self.processor))
+            file = self._kept(wave, one.prompt, site, scores)
+            if file is not None and file.exists():
+                return Heard.read(file, self.place)
             inputs = request(self.processor, [wave], one.prompt).to(self.place, self.net.dtype)
-            return Heard.of(self.net, self.ears.family, inputs, site, scores)
+            heard = Heard.of(self.net, self.ears.family, inputs, site, scores)
+            if file is not None:
+                heard.write(file)
+            return heard
         except (OSError, ValueError) as error:
             raise ValueError(f"sample {one.id}: {one_line(error)}") from error
+
+    def _kept(self, wave: np.ndarray, *asked: Any) -> Path | None:
+        """Where an encoded audio is kept: a file whose name follows from all that it depends on."""
+        if self.settings.cache is None:
+            return None
+        told = json.dumps([self.identity["base_sha256"], str(self.net.dtype), *asked]).encode()
+        return Path(self.settings.cache) / f"{hashlib.sha256(told + wave.tobytes()).hexdigest()}.safetensors"
 
     def _answer(self, sample: int, epoch: int) -> list[int]:
         if self.settings.objective == "distill":

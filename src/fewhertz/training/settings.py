@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 from fewhertz.method import parse
 
-HOW = ("accumulate", "checkpointing", "cache_gb")  # settings that leave the result as it is
+HOW = ("accumulate", "checkpointing", "cache", "cache_gb")  # settings that leave the result as it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Settings:
         every: steps between two measurements of the dev set and two checkpoints.
         bf16: autocast to bfloat16; pays where the hardware has it.
         checkpointing: compute the LLM's activations again for its gradients, for want of memory.
+        cache: directory in which encoded audio is kept, for other trainings on the same model and audio.
         cache_gb: memory of the host for encoded audio, in GB.
         max_new_tokens: longest output of the uncompressed model, for `"distill"`.
         seed: of data order, first weights and dropout.
@@ -58,6 +60,7 @@ class Settings:
     every: int = 100
     bf16: bool = False
     checkpointing: bool = False
+    cache: str | Path | None = None
     cache_gb: float = 2.0
     max_new_tokens: int = 256
     seed: int = 0
