@@ -99,7 +99,7 @@ class Adapter:
     def put_on(self, net: Any) -> Any:
         """Put the adapter on a model, in place; returns the same, wrapped by peft.
 
-        Where the model wears others, it joins them, and `switch_on` chooses.
+        Where the model wears others, it joins them, and `switch` chooses.
 
         Raises:
             ImportError: where peft is not installed.
@@ -117,13 +117,16 @@ class Adapter:
             reason = " ".join(str(error).split())
             raise ValueError(f"{self.directory} does not fit this model ({reason:.200})") from None
 
-    def switch_on(self, net: Any) -> None:
-        """Of all adapters that were put on a model, let this one act."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
 
-        for module in net.modules():
-            if isinstance(module, BaseTunerLayer):
-                module.set_adapter(self.sha256)
+def switch(net: Any, worn: Adapter | None) -> None:
+    """Of all adapters that were put on a model, let this one act, or none."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in net.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(worn is not None)
+            if worn is not None:
+                module.set_adapter(worn.sha256)
 
 
 def _warn(text: str) -> None:

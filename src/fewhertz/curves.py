@@ -290,6 +290,9 @@ def groups(root: str | Path) -> tuple[list[Group], list[str]]:
         raise ValueError(f"{root} has no results (task/model/method.json): run fewhertz eval --out {root} first")
     for group in gathered.values():
         group.cells.sort(key=_order)
+        if group.baseline is None:  # of a model with an adapter it is the model alone
+            alone = gathered.get((group.task, group.model.rpartition("+")[0]))
+            group.baseline = alone.baseline if alone else None
         if group.baseline is None:
             where = group.cells[0].file.parent
             wrong.append(f"{where} has no result of the baseline {BASELINE}: run its fewhertz eval again")

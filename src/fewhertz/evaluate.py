@@ -25,7 +25,7 @@ import transformers
 
 import fewhertz
 from fewhertz import audio, results
-from fewhertz.adapter import Adapter
+from fewhertz.adapter import Adapter, switch
 from fewhertz.adapter import read as read_adapter
 from fewhertz.attach import attached, compress, encode_once
 from fewhertz.checkpoint import Checkpoint, load, load_learned, open_checkpoint, weight_files
@@ -37,6 +37,7 @@ from fewhertz.results import BASELINE, Cell, Journal, Record
 from fewhertz.run import answer, one_line, request, sample_rate, too_long
 from fewhertz.tasks.base import Failed, Sample, Task
 
+IDENTITY = "pool@keep=1"
 SAY_EVERY = 10.0  # seconds between two lines of progress
 
 
@@ -172,7 +173,7 @@ def evaluate(
         draws: of the bootstrap.
         adapters: directories of LoRA adapters. Each is evaluated on the model, in place of the model alone, under the
             cells, or, where none is named but the baseline, under what it was trained with. Results call it
-            `model+name`, by the name of its directory; its baseline is itself at keep=1.
+            `model+name`, by the name of its directory; the baseline is the model without it.
         say: gets a line of text about how far it is, now and then.
 
     Raises:
@@ -187,9 +188,9 @@ def evaluate(
     setup = _setup(model, checkpoint, task, limit, batch_size, max_new_tokens, dtype, seed, draws, process, say)
     places = [results.cell(Path(out), task.label, _name(model), spec) for spec in cells]
     if adapters:
-        places = []
+        places = places[:1]
         for worn in map(read_adapter, adapters):
-            own = _cells_of(worn, checkpoint, cells)
+            own = _cells_of(worn, checkpoint, cells[1:])
             mine = [results.cell(Path(out), task.label, _with(_name(model), worn), spec) for spec in own]
             if setup.adapters.setdefault(mine[0].folder, worn) is not worn:
                 raise ValueError(f"two adapters are called {worn.name}: results are named by an adapter's directory")
@@ -212,7 +213,7 @@ def evaluate(
         if process.index == 0:
             for place in todo:
                 try:
-                    errors += _finish(net, checkpoint, place, setup)
+                    errors += _finish(net, checkpoint, place, places[0], setup)
                 except ValueError as error:
                     errors.append(str(error))
         process.wait()
@@ -221,11 +222,12 @@ def evaluate(
 
 def _cells_of(worn: Adapter, checkpoint: Checkpoint, cells: list[str]) -> list[str]:
     """The cells of an adapter, with a warning where it was trained for others."""
-    own = cells if len(cells) > 1 else specs(worn.methods)
     worn.choose(checkpoint, None)
-    for spec in own[1:]:
+    if not cells:
+        return specs(worn.methods)[1:] or [BASELINE]
+    for spec in cells:
         worn.choose(checkpoint, spec)
-    return own
+    return cells
 
 
 def _refuse_adapted_encoder(net: Any) -> None:
@@ -397,9 +399,11 @@ def _ask(
         together = _Asked(net, processor, heard, setup)
         for place in cells:
             worn = setup.adapters.get(place.folder)
-            if worn is not None:
-                worn.switch_on(net)
-            handle = None if place.spec == BASELINE else compress(net, place.spec)
+            if setup.adapters:
+                switch(net, worn)
+            # what wears nothing encodes anew: adapters take the way of keep=1, which is exact
+            spec = IDENTITY if place.spec == BASELINE and worn is not None else place.spec
+            handle = None if spec == BASELINE else compress(net, spec)
             try:
                 if handle is not None and worn is not None:
                     load_learned(handle, [worn.directory], carried=True)
@@ -475,7 +479,7 @@ def _wave(sample: Sample, rate: int, family: Family) -> np.ndarray:
     return audio.load(source, rate)
 
 
-def _finish(net: Any, checkpoint: Checkpoint, place: Cell, setup: _Setup) -> list[str]:
+def _finish(net: Any, checkpoint: Checkpoint, place: Cell, baseline: Cell, setup: _Setup) -> list[str]:
     """Measure a cell and write it; its journals go. Returns the errors of its rows."""
     records = _records(place, setup)
     by_row = {sample.row: sample for sample in setup.samples}
@@ -491,7 +495,7 @@ def _finish(net: Any, checkpoint: Checkpoint, place: Cell, setup: _Setup) -> lis
     outputs = [record["output"] for record in answered]
     stats = {metric.name: _measure(metric, samples, outputs) for metric in setup.metrics}
     groups = [sample.id if sample.group is None else sample.group for sample in samples]
-    pairs = _differences(place, setup, samples, outputs, stats)
+    pairs = _differences(place, baseline, setup, samples, outputs, stats)
     scores = {}
     for metric in setup.metrics:
         low, high = interval(metric, stats[metric.name], groups, setup.draws, setup.seed)
@@ -520,13 +524,13 @@ def _measure(metric: Metric, samples: list[Sample], outputs: list[str]) -> Stats
 
 def _differences(
     place: Cell,
+    baseline: Cell,
     setup: _Setup,
     samples: list[Sample],
     outputs: list[str],
     stats: dict[str, Stats],
 ) -> dict[str, Record]:
     """Of each metric: the score less the baseline's, on the samples that both have, and its interval."""
-    baseline = Cell(place.folder, BASELINE)
     if place == baseline:
         return {m.name: {"difference": 0.0, "difference_interval": [0.0, 0.0]} for m in setup.metrics}
     if not baseline.file.exists():
