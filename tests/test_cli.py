@@ -26,7 +26,21 @@ from fewhertz.pocket import path
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(sys.executable).with_name("fewhertz")
-VERBS = ["run", "methods", "inspect", "show", "compress", "eval", "report", "plot", "train", "merge"]
+VERBS = [
+    "run",
+    "methods",
+    "inspect",
+    "show",
+    "compress",
+    "eval",
+    "report",
+    "plot",
+    "train",
+    "merge",
+    "embed",
+    "serve",
+    "batch",
+]
 WITHOUT_SAMPLES = shutil.ignore_patterns("samples", "__pycache__", "*.py")
 
 

@@ -218,8 +218,7 @@ def run(
     """Ask a model about audio: text on standard output, counts and times on standard error."""
     _import(modules)
     asked = _prompt(task, prompt, question)
-    if chunk is not None and not 0.1 <= chunk < float("inf"):
-        raise BadUsage(f"--chunk is in seconds, at least 0.1, got {chunk:g}")
+    _check_chunk(chunk)
     with _bad_usage():
         if method is not None:
             fewhertz.parse(method)  # before a model is read
@@ -246,6 +245,11 @@ def run(
             writer.close()
     if writer.failed:
         raise typer.Exit(1)
+
+
+def _check_chunk(chunk: float | None) -> None:
+    if chunk is not None and not 0.1 <= chunk < float("inf"):
+        raise BadUsage(f"--chunk is in seconds, at least 0.1, got {chunk:g}")
 
 
 @contextmanager
@@ -886,6 +890,8 @@ def train(
         judged = []
         for name in dev or []:
             of = [name] if name.endswith(".jsonl") else task
+            if of is task and (any(one.endswith(".jsonl") for one in task) or Path(data or "").is_file()):
+                raise ValueError(f"--dev {name} names a split, and a file has none: name a .jsonl file")
             judged += _tasks(of, options if name.endswith(".jsonl") else options | {"split": name})
         keeps = tuple(one for text in keep or [] for one in keep_range(text))
         try:
@@ -943,6 +949,54 @@ def merge(
         print(fold(model, adapter, out))
 
 
+@app.command(
+    epilog='fewhertz embed pocket *.flac --method "unseg" --out embeddings\n\n'
+    'fewhertz embed Qwen/Qwen2-Audio-7B-Instruct talk.mp3 --chunk 30 --method "pool@8Hz" --out embeddings'
+)
+def embed(
+    model: MODEL,
+    files: FILES,
+    out: Annotated[Path, typer.Option(help="Folder of the embeddings; what is there stays.", show_default=False)],
+    method: METHOD = None,
+    chunk: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Cut audio into windows of so many seconds.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows that are encoded together.")] = 1,
+    device: DEVICE = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's.")] = None,
+    modules: IMPORT = None,
+) -> None:
+    """Write compressed audio as embeddings, for a vLLM without the plugin: a safetensors file a clip."""
+    _import(modules)
+    _check_chunk(chunk)
+    with _bad_usage():
+        if method is not None:
+            fewhertz.parse(method)  # before a model is read
+        from fewhertz.checkpoint import open_checkpoint
+        from fewhertz.embed import embed as write
+        from fewhertz.embed import identity
+
+        _quiet()
+        with _told():
+            wearing, processor = fewhertz.load(model, method, device=device, dtype=dtype)
+        made = identity(wearing, open_checkpoint(model), model, chunk)
+        stream = write(wearing, processor, files, out, made, chunk=chunk, batch_size=batch_size)
+    failed = False
+    with _progress(len(files)) as advance:
+        for one in stream:
+            if one.error is not None:
+                _say(_complaint(one.audio, one.error))
+                failed = True
+            if one.record is not None:
+                seconds, before, after = (one.record[k] for k in ("seconds", "audio_tokens_before", "audio_tokens"))
+                _say(f"{one.audio}: {seconds:.1f} s, {before} → {after} audio tokens")
+                print(out / one.record["file"], flush=True)
+            if one.last:
+                advance()
+    if failed:
+        raise typer.Exit(1)
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """Say in a line what fewhertz warns of, without a place in its code."""
@@ -959,6 +1013,78 @@ def _told() -> Iterator[None]:
 
         warnings.showwarning = say  # type: ignore[assignment]
         yield
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog='fewhertz serve pocket --method "pool@keep=1/3" --port 8000\n\n'
+    'fewhertz serve Qwen/Qwen2-Audio-7B-Instruct --method "segmentwise@keep=1/2" --tensor-parallel-size 2',
+)
+def serve(
+    context: typer.Context,
+    model: MODEL,
+    method: METHOD = None,
+) -> None:
+    """Serve a model by vLLM, to OpenAI's clients, with compressed audio; vLLM's own options go with it."""
+    with _bad_usage():
+        from fewhertz.vllm.serve import serve as become
+
+        become(model, method, context.args)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog='fewhertz batch calls.jsonl --model pocket --method "pool@keep=1/3" --out answers\n\n'
+    'fewhertz batch calls.jsonl --model Qwen/Qwen2-Audio-7B-Instruct -m "segment@8Hz" --out answers '
+    "--address head:6379 --tensor-parallel-size 2",
+)
+def batch(
+    context: typer.Context,
+    manifest: Annotated[
+        Path, typer.Argument(metavar="MANIFEST", help="A .jsonl file: audio, maybe id and prompt.", show_default=False)
+    ],
+    model: Annotated[str, typer.Option(help="A hub id, a directory, or pocket.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the answers; a broken-off run goes on.", show_default=False)],
+    method: METHOD = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster; default: this machine alone.")
+    ] = None,
+    engines: Annotated[int | None, typer.Option(min=1, help="How many; default: all that the GPUs hold.")] = None,
+    audio: FOLDER = None,
+    prompt: ASK = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows that an engine is given at once.")] = 32,
+) -> None:
+    """Ask about all audio of a manifest, by vLLM engines under Ray; vLLM's own options go with it."""
+    with _bad_usage():
+        from fewhertz.batch import Engine, Stopped
+        from fewhertz.batch import batch as run_rows
+
+        _quiet()
+        (asked,) = _tasks([str(manifest)], {"audio": audio, "ask": prompt})
+        try:
+            done = run_rows(
+                asked,
+                Engine(model, method, tuple(context.args)),
+                out,
+                address=address,
+                engines=engines,
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                say=_say,
+            )
+        except Stopped as error:
+            _say(f"fewhertz: {error}; the same command goes on")
+            raise typer.Exit(1) from error
+    rate = done.hours * 3600 / done.seconds
+    _say(
+        f"{done.rows} rows done, {done.failed} failed; {done.hours:.2f} h of audio in {done.seconds:.0f} s: "
+        f"{rate:.3g} hours of audio per hour"
+    )
+    print(out / "outputs.jsonl")
+    if done.failed:
+        _say(f"fewhertz: see {out / 'errors.jsonl'}")
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -1,0 +1,289 @@
+"""What every family needs under vLLM: fewer placeholders in the prompt, and the embeddings that go there.
+
+vLLM lays out a prompt before the audio is encoded, in another process than the encoder's. So a method with a fixed
+count is needed; its spec goes with each clip from the one process to the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from vllm.model_executor.models.utils import WeightsMapper
+from vllm.multimodal.audio import AudioResampler
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.parse import AudioProcessorItems
+from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
+
+from fewhertz.checkpoint import LEARNED
+from fewhertz.families.base import Family
+from fewhertz.method import Clip, Method
+from fewhertz.scores import attention_received, token_means
+from fewhertz.vllm.choice import KEY, Choice
+
+TOLD_SPECS = 100  # methods that are told of at the level INFO
+
+# names that transformers gives weights since 5.0, and those of the checkpoints that vLLM reads
+NEW_NAMES = WeightsMapper(
+    orig_to_new_prefix={
+        "model.language_model.": "language_model.model.",
+        "language_model.model.model.": "language_model.model.",  # by save_pretrained of 5.19, for new models
+        "model.": "",
+        "lm_head.": "language_model.lm_head.",
+    }
+)
+
+log = logging.getLogger("vllm.fewhertz")
+
+
+def _without(kwargs: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in kwargs.items() if name != KEY}
+
+
+def _packed(spec: str) -> Tensor:
+    return torch.tensor(list(spec.encode()), dtype=torch.uint8)
+
+
+def _unpacked(row: Tensor) -> str:
+    return bytes(row.tolist()).decode()
+
+
+class CompressedProcessor:
+    """Goes before vLLM's processor of a family: prompts get n_out placeholders a clip.
+
+    Class variables: `family`, and `scores`, as `Choice` has it.
+    """
+
+    family: ClassVar[Family]
+    scores: ClassVar[bool] = False
+
+    def __init__(self, info: Any, dummy_inputs: Any) -> None:
+        upstream: Any = super()
+        upstream.__init__(info, dummy_inputs)
+        self.info = info
+        self.choice = Choice(self.family, info.ctx.model_config.hf_config, self.scores)
+        self._told: set[str] = set()
+        if KEY in (info.ctx.get_mm_config().mm_processor_kwargs or {}):
+            raise ValueError(
+                f'{KEY} in --mm-processor-kwargs is for requests; for all of them: --hf-overrides \'{{"{KEY}": '
+                '{"method": "pool@keep=1/3"}}\''
+            )
+        if self.choice.default is not None:
+            # what fewhertz.audio resamples by; vLLM's default, torchaudio, is not installed beside the CPU build
+            for parser in (self.data_parser, info.data_parser):  # type: ignore[attr-defined]
+                parser.audio_resampler = AudioResampler(parser.audio_resampler.target_sr, method="soxr")
+
+    def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        """The largest input, uncompressed: a request may ask for any keep."""
+        upstream: Any = super()
+        inputs = upstream.get_dummy_inputs(*args, **kwargs)
+        return dataclasses.replace(inputs, hf_processor_mm_kwargs={KEY: "pool"}) if self.choice.default else inputs
+
+    def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Process a prompt with its audio.
+
+        Raises:
+            ValueError: for a method that cannot be served, and for audio longer than the model reads.
+        """
+        upstream: Any = super()
+        asked = inputs.hf_processor_mm_kwargs.get(KEY)
+        scoped = inputs.hf_processor_mm_kwargs.get("audio_kwargs")
+        if isinstance(scoped, Mapping) and KEY in scoped:
+            raise ValueError(f"{KEY} stands beside audio_kwargs in mm_processor_kwargs, not in it")
+        method = self.choice.default if asked is None else self.choice.method(asked)
+        if method is None:
+            return upstream.apply(inputs, timing_ctx)
+        self._check(inputs)
+        # part of the cache keys: two methods share no entry, neither of a clip's tensors nor of its embeddings or
+        # the prompt's keys and values
+        kwargs = _without(inputs.hf_processor_mm_kwargs) | {KEY: method.spec}
+        return upstream.apply(dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
+
+    def _check(self, inputs: Any) -> None:
+        if self.info.ctx.get_merged_mm_kwargs(inputs.hf_processor_mm_kwargs).get("use_audio_in_video"):
+            raise ValueError(f"{self.family.name} cannot compress audio inside a video: pass the sound track as audio")
+        audio = inputs.mm_data_items.get("audio")
+        longest = self.family.max_seconds
+        if longest is None or not isinstance(audio, AudioProcessorItems):
+            return
+        rate = self.info.get_feature_extractor().sampling_rate
+        for i in range(len(audio)):
+            clip = audio.get(i)
+            if clip is not None and len(clip) > longest * rate:
+                raise ValueError(
+                    f"the audio is {len(clip) / rate:.1f} s long, {self.family.name} reads {longest:g} s: "
+                    "send it in parts"
+                )
+
+    def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
+        upstream: Any = super()
+        data = upstream._apply_hf_processor_main(mm_items, _without(hf_kwargs))
+        audio = mm_items.get("audio")
+        # embeddings that a request brings are what somebody has compressed, or not: they stay
+        if KEY in hf_kwargs and isinstance(audio, AudioProcessorItems) and len(audio):
+            data[KEY] = _packed(str(hf_kwargs[KEY])).repeat(len(audio), 1)
+        return data
+
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
+        upstream: Any = super()
+        fields = dict(upstream._get_mm_fields_config(hf_inputs, _without(hf_processor_mm_kwargs)))
+        if KEY in hf_inputs:
+            fields[KEY] = MultiModalFieldConfig.batched("audio", keep_on_cpu=True)
+        return fields
+
+    def _get_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
+    ) -> Any:
+        upstream: Any = super()
+        updates = upstream._get_prompt_updates(mm_items, _without(hf_processor_mm_kwargs), out_mm_kwargs)
+        if KEY not in out_mm_kwargs.get_data():
+            return updates
+        method = self.choice.method(hf_processor_mm_kwargs[KEY])
+        return [self._shortened(update, method) if update.modality == "audio" else update for update in updates]
+
+    def _shortened(self, update: Any, method: Method) -> PromptReplacement:
+        def shorten(item_idx: int) -> PromptUpdateDetails:
+            details = update.resolve(item_idx).content
+            full = details.full
+            places = torch.ones(len(full), dtype=torch.bool) if details.is_embed is None else details.is_embed(full)
+            run = places.nonzero().flatten()
+            n = len(run)
+            if n == 0:
+                raise ValueError("the audio is too short for a single audio token")
+            if int(run[-1]) - int(run[0]) + 1 != n:
+                raise ValueError(f"{self.family.name} lays out text within a clip: it cannot be compressed")
+            m = method.num_tokens(n)
+            if m < n:
+                self._tell(n, m, method.spec)
+            keep = torch.ones_like(places)
+            keep[run[m:]] = False
+            places = places[keep]
+            return PromptUpdateDetails([t for t, k in zip(full, keep.tolist(), strict=True) if k], lambda _: places)
+
+        return dataclasses.replace(update, replacement=shorten)
+
+    def _tell(self, before: int, after: int, spec: str) -> None:
+        level = logging.DEBUG if spec in self._told or len(self._told) >= TOLD_SPECS else logging.INFO
+        if level == logging.INFO:
+            self._told.add(spec)
+        log.log(level, "audio tokens %d → %d (%s)", before, after, spec)
+
+
+class CompressedModel:
+    """Goes before vLLM's model of a family: `embed_multimodal` gives n_out embeddings a clip.
+
+    Class variables as in `CompressedProcessor`, and `renamed`: names of weights that vLLM's model does not know itself.
+    """
+
+    family: ClassVar[Family]
+    scores: ClassVar[bool] = False
+    renamed: ClassVar[WeightsMapper | None] = None
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        upstream: Any = super()
+        upstream.__init__(vllm_config=vllm_config, prefix=prefix)
+        model = vllm_config.model_config
+        self.choice = Choice(self.family, model.hf_config, self.scores)
+        self._file = Path(model.model) / LEARNED
+        # in a list: no submodule, since vLLM looks for the weights of each in the checkpoint's own files
+        self._learned = [self._load_learned(model.hf_config.get_text_config().hidden_size)]
+
+    def _load_learned(self, width: int) -> nn.Module | None:
+        default = self.choice.default
+        kernel = None if default is None else default.build(width)
+        if default is None or kernel is None:
+            return None
+        if not self._file.is_file():
+            raise ValueError(f"{default.name} is learned, and its weights are missing: {self._file} is no file")
+        kernel = kernel.float().requires_grad_(False)
+        try:
+            with safe_open(self._file, framework="pt") as file:
+                kernel.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except (RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self._file} does not hold the weights of {default.spec} ({reason:.200})") from None
+        return kernel
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load the model's own: vLLM reads all safetensors files of a directory, a learned method's among them."""
+        upstream: Any = super()
+        learned: set[str] = set()
+        if self._file.is_file():
+            with safe_open(self._file, framework="pt") as file:
+                learned = set(file.keys())
+        own = ((name, weight) for name, weight in weights if name not in learned)
+        return upstream.load_weights(own if self.renamed is None else self.renamed.apply(own))
+
+    def scored(self, audio: dict[str, Any]) -> AbstractContextManager[list[Tensor]]:
+        """Capture attention scores of the clips that `embed_multimodal(**audio)` encodes within it.
+
+        Yields:
+            A list that holds the scores of each clip, (n,), once the context is left.
+        """
+        raise NotImplementedError
+
+    def embed_multimodal(self, **kwargs: Any) -> Any:
+        """Embeddings of each item, compressed where it says by which method."""
+        upstream: Any = super()
+        specs = kwargs.pop(KEY, None)
+        if specs is None:
+            return upstream.embed_multimodal(**kwargs)
+        methods = [self.choice.method(_unpacked(row)) for row in specs]
+        scores: Sequence[Tensor | None] = [None] * len(methods)
+        if any("scores" in method.needs for method in methods):
+            with self.scored(kwargs) as scores:
+                tokens = upstream.embed_multimodal(**kwargs)
+        else:
+            tokens = upstream.embed_multimodal(**kwargs)
+        return self._compressed(tokens, methods, scores)
+
+    def _compressed(
+        self, tokens: Sequence[Tensor], methods: list[Method], scores: Sequence[Tensor | None]
+    ) -> tuple[Tensor, ...]:
+        """Clips of equal length and method together: methods are called with dense batches."""
+        alike: dict[tuple[int, str], list[int]] = {}
+        for i, (x, method) in enumerate(zip(tokens, methods, strict=True)):
+            alike.setdefault((len(x), method.spec), []).append(i)
+        rate = float(self.family.rate(self.choice.config))
+        out = list(tokens)
+        for members in alike.values():
+            x = torch.stack([tokens[i] for i in members])
+            received = [each for i in members if (each := scores[i]) is not None]
+            kernel = self._learned[0] = None if self._learned[0] is None else self._learned[0].to(x.device)
+            clip = Clip(rate, torch.stack(received) if received else None, kernel)
+            short, _ = methods[members[0]].forward(x, clip)
+            for i, row in zip(members, short, strict=True):
+                out[i] = row
+        return tuple(out)
+
+
+class WhisperScores:
+    """Scores of the transformers encoder that Qwen2-Audio and Audio Flamingo 3 share: windows of 30 s, padded."""
+
+    audio_tower: Any
+
+    @contextmanager
+    def scored(self, audio: dict[str, Any]) -> Iterator[list[Tensor]]:
+        """See `CompressedModel.scored`."""
+        mask = audio["feature_attention_mask"]
+        mask = torch.cat(list(mask)) if isinstance(mask, list) else mask
+        frames = (mask.sum(-1) - 1) // 2 + 1
+        steps = (mask.shape[-1] - 1) // 2 + 1
+        valid = torch.arange(steps, device=frames.device) < frames[:, None]
+        scores: list[Tensor] = []
+        with attention_received(self.audio_tower.layers[-1].self_attn, valid) as received:
+            yield scores
+        lengths = (frames // 2).tolist()
+        windows = [row[:n] for row, n in zip(token_means(received.scores, 2), lengths, strict=True)]
+        counts = audio.get("chunk_counts")  # windows of each clip
+        start = 0
+        for count in [1] * len(windows) if counts is None else [int(c) for c in counts]:
+            scores.append(torch.cat(windows[start : start + count]))
+            start += count

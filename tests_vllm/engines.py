@@ -1,0 +1,49 @@
+"""vLLM engines in this process, and how their answers are compared with transformers'."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+STEPS = 4  # new tokens that are compared, each by the log probabilities of all tokens
+
+
+@contextmanager
+def engine(model: str | Path, method: str | None = None, **options: Any) -> Iterator[Any]:
+    """An engine; `method` by hf_overrides."""
+    from vllm import LLM
+
+    over = {"audio_compression": {"method": method}} if method else {}
+    options = {"max_model_len": 2048, "max_num_seqs": 8, "kv_cache_memory_bytes": 200_000_000} | options
+    llm = LLM(str(model), dtype="float32", hf_overrides=over, enforce_eager=True, max_logprobs=-1, **options)
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+
+
+def answers(llm: Any, prompts: list[dict[str, Any]], steps: int = STEPS) -> list[Any]:
+    """Greedy answers with the log probabilities of all tokens."""
+    from vllm import SamplingParams
+
+    greedy = SamplingParams(temperature=0, max_tokens=steps, logprobs=-1, ignore_eos=True, detokenize=False)
+    return llm.generate(prompts, greedy, use_tqdm=False)
+
+
+def logprobs(answer: Any) -> torch.Tensor:
+    """Log probabilities, (steps, vocabulary)."""
+    rows = answer.outputs[0].logprobs
+    return torch.tensor([[row[i].logprob for i in range(len(row))] for row in rows])
+
+
+def distance(answer: Any, tokens: list[int], wanted: torch.Tensor) -> float:
+    """Largest difference of log probabilities to a reference whose greedy tokens are the same."""
+    assert list(answer.outputs[0].token_ids) == tokens
+    return float((logprobs(answer) - wanted).abs().max())
