@@ -27,6 +27,7 @@ from fewhertz.results import BASELINE, Record
 REPO = Path(__file__).resolve().parents[1]
 RESULTS, DOCS, MANIFESTS = REPO / "results", REPO / "docs", REPO / "out" / "test"
 MODEL = "pocket"
+RECOVERY = "recovery"  # folder of what adapters score, in that of all results
 BATCH, LONGEST, DRAWS = 50, 64, 2000  # samples together, new tokens, bootstrap draws
 
 
@@ -83,6 +84,11 @@ def _segments(count: int) -> str:
 
 def run(out: Path, manifests: Path, tasks: Sequence[str]) -> int:
     """Run the cells of some tasks that are missing; returns how many rows or cells went wrong."""
+    return sum(measure(task, grid(task), out, manifests) for task in TASKS if task.label in tasks)
+
+
+def measure(task: Asked, cells: list[str], out: Path, manifests: Path, adapters: Sequence[Path] = ()) -> int:
+    """Run cells of a task that are missing; returns how many rows or cells went wrong."""
     from transformers.utils import logging
 
     import fewhertz.tasks  # noqa: F401
@@ -90,19 +96,14 @@ def run(out: Path, manifests: Path, tasks: Sequence[str]) -> int:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    wrong = 0
-    for task in TASKS:
-        if task.label not in tasks:
-            continue
-        data = KINDS["manifest"](data=str(manifests / f"{task.label}.jsonl"))
-        done = evaluate(
-            MODEL, data, grid(task), out, limit=task.rows, batch_size=BATCH, max_new_tokens=LONGEST, device="cpu",
-            say=lambda text: print(text, flush=True),
-        )  # fmt: skip
-        for error in done.errors:
-            print(error, flush=True)
-        wrong += len(done.errors)
-    return wrong
+    data = KINDS["manifest"](data=str(manifests / f"{task.label}.jsonl"))
+    done = evaluate(
+        MODEL, data, cells, out, limit=task.rows, batch_size=BATCH, max_new_tokens=LONGEST, device="cpu",
+        adapters=adapters, say=lambda text: print(text, flush=True),
+    )  # fmt: skip
+    for error in done.errors:
+        print(error, flush=True)
+    return len(done.errors)
 
 
 @dataclass(frozen=True)
@@ -126,31 +127,41 @@ class Gain:
         return f"{value} [{low}, {high}]{mark}"
 
 
+@dataclass(frozen=True)
+class With:
+    """A cell of the model with an adapter on it, by their names."""
+
+    adapter: str
+    spec: str
+
+
 class Measured:
-    """The result files, and what is worked out from them."""
+    """The result files, and what is worked out from them. A cell is a spec, or `With` an adapter."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def cell(self, task: Asked, spec: str) -> Path:
+    def cell(self, task: Asked, spec: str | With) -> Path:
+        if isinstance(spec, With):
+            return results.cell(self.root / RECOVERY, task.label, f"{MODEL}+{spec.adapter}", spec.spec).file
         return results.cell(self.root, task.label, MODEL, spec).file
 
     @functools.cache  # noqa: B019 (lives as long as the page is written)
-    def result(self, task: Asked, spec: str) -> Record:
+    def result(self, task: Asked, spec: str | With) -> Record:
         return results.read(self.cell(task, spec))
 
     @functools.cache  # noqa: B019
-    def stats(self, task: Asked, spec: str) -> tuple[np.ndarray, list[str]]:
+    def stats(self, task: Asked, spec: str | With) -> tuple[np.ndarray, list[str]]:
         """Statistics of each sample, and the group that it is drawn with."""
         rows = results.read_samples(self.cell(task, spec))
         groups = [row["id"] if row["group"] is None else row["group"] for row in rows]
         return np.array([row["stats"][task.metric] for row in rows], float), groups
 
-    def score(self, task: Asked, spec: str) -> Record:
+    def score(self, task: Asked, spec: str | With) -> Record:
         return self.result(task, spec)["scores"][task.metric]
 
     @functools.cache  # noqa: B019
-    def gain(self, task: Asked, one: str, other: str) -> Gain:
+    def gain(self, task: Asked, one: str | With, other: str | With) -> Gain:
         """How much better `one` is than `other`, on the same samples."""
         (a, groups), (b, same) = self.stats(task, one), self.stats(task, other)
         if groups != same:
@@ -158,7 +169,7 @@ class Measured:
         value, low, high = paired(METRICS[task.metric], a, b, groups, DRAWS)
         return Gain(value, low, high) if METRICS[task.metric].higher_is_better else Gain(-value, -high, -low)
 
-    def hertz(self, task: Asked, spec: str) -> float:
+    def hertz(self, task: Asked, spec: str | With) -> float:
         return self.result(task, spec)["rate_hz"]["after"]
 
 
@@ -464,27 +475,31 @@ CLAIMS = (averaging, degradation, segmentation, local, segmentwise, bounded, man
 
 HEAD = """# Claims of the field, tested on pocket
 
-Made by `make reproduce` from the result files in `results/`; do not edit. `make claims` measures the cells anew.
+Made by `make reproduce` from the result files in `results/`; do not edit. `make claims` measures the cells anew, `make
+recovery` trains the adapters and measures theirs.
 
 **What this is.** Three papers make claims about fewer audio tokens, on models of 7 billion parameters. Here they are
 tested on *pocket*, a model of the Qwen2-Audio class of {parameters} million parameters that we trained ourselves and
-ship (weights `{sha}`), training-free, greedy. A claim that fails here may hold for a large model; what is shown is
-whether it follows from the method alone. pocket is far from a good model: with all tokens it scores
-{whole}.
+ship (weights `{sha}`), greedy; training-free up to claim {free}, then with LoRA adapters. A claim that fails here may
+hold for a large model; what is shown is whether it follows from the method alone. pocket is far from a good model: with
+all tokens it scores {whole}.
 
 **How to read it.** A gain is how much better the first method is than the second, in units of the metric, above 0
 always meaning better, with its 95 % interval: a paired bootstrap over groups (a speaker of word strings, a sentence, a
-scene) of the same samples. ✓: the interval lies above 0, ✗: below. Intervals are not corrected for their number: of
-twenty comparisons without any difference, one is expected to be marked. Test lists, nothing chosen on them.
+scene) of the same samples. ✓: the interval lies above 0, ✗: below. An adapter was trained once: intervals are over
+samples, not over trainings. They are not corrected for their number: of twenty comparisons without any difference, one
+is expected to be marked. Test lists, nothing chosen on them.
 """
 
 
 def page(measured: Measured) -> str:
     """The text of docs/claims.md."""
+    from . import recovery  # which is made of this
+
     base = measured.result(STRINGS, BASELINE)
     parameters = _parameters()
     whole = ", ".join(f"{measured.score(task, BASELINE)['score']:.3g} ({task.name}, {task.unit})" for task in TASKS)
-    claims = [make(measured) for make in CLAIMS]
+    claims = [make(measured) for make in (*CLAIMS, *recovery.CLAIMS)]
     rows = [[i, claim.title, claim.short, claim.verdict] for i, claim in enumerate(claims, 1)]
     data = [
         [task.name, f"`{task.label}`", one["n"], one["groups"], task.unit, f"{one['rate_hz']['before']:.1f}"]
@@ -493,7 +508,7 @@ def page(measured: Measured) -> str:
     ]
     machine = base["hardware"]
     parts = [
-        HEAD.format(parameters=parameters, sha=base["weights_sha256"][:8], whole=whole),
+        HEAD.format(parameters=parameters, sha=base["weights_sha256"][:8], whole=whole, free=len(CLAIMS)),
         table(["", "claim", "measured", "here it"], rows),
         "![Quality of pocket against audio tokens per second on five tasks, eight methods](claims.png)",
         "## Data",
@@ -503,7 +518,7 @@ def page(measured: Measured) -> str:
     ]
     for i, claim in enumerate(claims, 1):
         parts += [f"## {i}. {claim.title}", f"*{claim.source}.* Here: {claim.verdict}.", claim.body]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, recovery.adapters(measured.root)]) + "\n"
 
 
 def _parameters() -> str:
@@ -533,6 +548,8 @@ def readme_table(measured: Measured) -> str:
 
 def write(root: Path, docs: Path) -> list[Path]:
     """Write the page and its pictures; returns their files."""
+    from . import recovery
+
     measured = Measured(root)
     found = [group for group in curves.groups(root)[0] if group.model == MODEL]
     lines = ("pool", "ltbm", "segment", "stride", "pool+time+sizes", "ward+time+sizes", "segmentwise", "random")
@@ -541,7 +558,7 @@ def write(root: Path, docs: Path) -> list[Path]:
     files[0].write_text(page(measured), "utf-8")
     for file, tasks in ((files[1], TASKS), (files[2], SPEECH)):
         curves.plot(curves.choose(found, [task.label for task in tasks], [MODEL]), numbers, file, lines)
-    return files
+    return [*files, recovery.draw(measured, docs / "recovery.png")]
 
 
 def main() -> None:
@@ -562,4 +579,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from recipes import claims  # recovery imports it too: its classes must not be there twice
+
+    claims.main()

@@ -9,8 +9,8 @@ import pytest
 
 from fewhertz.method import parse
 from fewhertz.results import BASELINE
-from recipes import claims
-from recipes.claims import DOCS, RESULTS, TASKS, Gain, Measured, word
+from recipes import claims, recovery
+from recipes.claims import DOCS, RESULTS, TASKS, Gain, Measured, With, word
 
 README = (claims.REPO / "README.md").read_text("utf-8")
 
@@ -40,6 +40,24 @@ def test_every_cell_of_the_grid_is_there_and_of_the_shipped_weights(task: claims
         if spec != BASELINE and parse(spec).keep is not None:
             rate = result["rate_hz"]
             assert rate["after"] / rate["before"] == pytest.approx(float(parse(spec).keep), rel=0.05)
+
+
+@pytest.mark.parametrize("trial", recovery.TRIALS, ids=lambda trial: trial.name)
+def test_every_adapter_is_told_of_and_measured(trial: recovery.Trial, measured: Measured) -> None:
+    told = recovery.Trained(RESULTS).of(trial.name)
+    shipped = measured.result(TASKS[0], BASELINE)["weights_sha256"]
+    assert told["base_sha256"] == shipped and told["trial"]["method"] == trial.method
+    chosen = recovery.SETTINGS | trial.settings
+    assert {name: told[name] for name in ("steps", "batch_size", "lr")} == {
+        name: chosen[name] for name in ("steps", "batch_size", "lr")
+    }
+    assert told["best_step"] > 0  # training made it better on dev
+    for task in (*TASKS, recovery.FRENCH):
+        if trial.name in recovery.measured_on(task):
+            spec = BASELINE if trial.method == "none" else told["methods"][0]
+            result = measured.result(task, With(trial.name, spec))
+            assert result["n"] == task.rows and not result["failed"] and result["weights_sha256"] == shipped
+            assert result["adapter"]["trained_with"] == ([] if trial.method == "none" else told["methods"])
 
 
 def test_figures_of_the_page_are_those_of_the_files(measured: Measured) -> None:

@@ -27,7 +27,7 @@ from test_cli import ROOT, SCRIPT, fewhertz_
 from tiny import TINY, prompts
 
 import fewhertz
-from fewhertz import adapter, audio, results
+from fewhertz import adapter, audio, curves, results
 from fewhertz.layout import IGNORE
 from fewhertz.pocket import path
 from fewhertz.run import reply, request
@@ -493,18 +493,25 @@ def test_several_adapters_are_evaluated_in_one_pass(trained: Path, tiny: Path, m
     assert ended.exit_code == 0, ended.stderr
     folder = tmp_path / "results" / "clips"
     files = {file.relative_to(folder).as_posix() for file in folder.rglob("*.json")}
-    whole = {"keep=1.json", "conv@keep=1%2F2.json", "conv@keep=1%2F3.json"}
-    assert files == {f"{tiny.name}+adapter/{name}" for name in whole} | {f"{tiny.name}+control/keep=1.json"}
-    for name, spec in (("adapter", "conv@keep=1/2"), ("adapter", "conv@keep=1/3"), ("control", None)):
-        place = results.cell(tmp_path / "results", "clips", f"{tiny.name}+{name}", spec or "keep=1")
+    base, own = tiny.name, ("conv@keep=1%2F2", "conv@keep=1%2F3")
+    assert files == {f"{base}/keep=1.json", f"{base}+control/keep=1.json"} | {f"{base}+adapter/{n}.json" for n in own}
+    for name, spec in (("+adapter", "conv@keep=1/2"), ("+adapter", "conv@keep=1/3"), ("+control", None), ("", None)):
+        place = results.cell(tmp_path / "results", "clips", base + name, spec or "keep=1")
         found = results.read(place.file)
-        assert found["adapter"]["sha256"] == found["identity"]["adapter_sha256"] and found["model"] == place.folder.name
-        net, processor = fewhertz.load(tiny, spec, adapter=trained if spec else tmp_path / "control", device="cpu")
+        assert found["model"] == place.folder.name and (found["adapter"] is None) == (name == "")
+        assert not name or found["adapter"]["sha256"] == found["identity"]["adapter_sha256"]
+        worn = {"+adapter": trained, "+control": tmp_path / "control", "": None}[name]
+        net, processor = fewhertz.load(tiny, spec, adapter=worn, device="cpu")
         for i in range(0, 7, 3):
             rows = range(i, min(i + 3, 7))
             waves = [audio.load(manifest.with_name(f"{row}.wav")) for row in rows]
             said = [one.text for one in reply(net, processor, waves, max_new_tokens=8)]
             assert [line["output"] for line in results.read_samples(place.file)[i : i + 3]] == said
+    # what is lost is lost to the model without an adapter
+    wer = [results.read(folder / f"{base}{name}" / "keep=1.json")["scores"]["wer"] for name in ("", "+control")]
+    assert wer[1]["difference"] == pytest.approx(wer[1]["score"] - wer[0]["score"], abs=1e-5)
+    found, wrong = curves.groups(tmp_path / "results")
+    assert not wrong and all(group.baseline for group in found)
     # what an adapter was not trained with, with a warning
     ended = fewhertz_(*args, "--method", "pool@keep=1/3")
     assert ended.exit_code == 0 and "not with pool@keep=1/3" in ended.stderr
@@ -531,6 +538,31 @@ def test_adapters_that_cannot_share_an_encoder(trained: Path, tiny: Path, manife
     ended = fewhertz_(*args[:-1], tmp_path / "wide")
     assert ended.exit_code == 2 and "an adapter acts outside the LLM, on " in ended.stderr
     assert not list((tmp_path / "results").rglob("*.json*"))
+
+
+def test_the_dev_split_of_a_task(tiny: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    clips = [{"bytes": manifest.with_name(f"{i}.wav").read_bytes(), "path": f"{i}.wav"} for i in range(5)]
+    for split, some in (("train", clips[:4]), ("validation", clips[4:])):
+        ids = [f"{clip['path']}-{split}" for clip in some]
+        rows = {"audio": some, "text": ["YES"] * len(some), "speaker_id": ids, "id": ids}
+        data = datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio(decode=False))
+        (tmp_path / "hub" / "clean").mkdir(parents=True, exist_ok=True)
+        data.to_parquet(str(tmp_path / "hub" / "clean" / f"{split}-00000-of-00001.parquet"))
+    args = ["train", tiny, "-m", "pool@keep=1/2", "--device", "cpu", "--steps", 2, "--batch-size", 4]
+    more = ["--task", "librispeech", "--data", tmp_path / "hub", "--dev", "validation", "--out", tmp_path / "out"]
+    ended = fewhertz_(*args, *more)
+    assert ended.exit_code == 0, ended.stderr
+    judged = metrics(tmp_path / "out", "dev_loss")
+    one = tmp_path / "one.jsonl"
+    one.write_text(json.dumps({"audio": str(manifest.with_name("4.wav")), "text": "YES"}))
+    alone = train(tiny, "pool@keep=1/2", one, tmp_path / "alone", dev=one, **CPU | {"steps": 1})
+    assert judged[0] == pytest.approx(metrics(alone.directory, "dev_loss")[0], abs=1e-5)  # that split, no other
+    # a file has no splits: the same rows would be training and dev
+    ended = fewhertz_(*args, "--task", manifest, "--dev", "validation", "--out", tmp_path / "file")
+    assert ended.exit_code == 2 and "--dev validation names a split, and a file has none" in ended.stderr
 
 
 def test_warnings_by_name(trained: Path, tiny: Path, tmp_path: Path) -> None:
