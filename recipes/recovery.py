@@ -28,7 +28,7 @@ ADAPTERS, MANIFESTS = REPO / "out" / "adapters", REPO / "out"
 FRENCH = Asked("french-synthetic-test", 200, "wer", "French", "WER, %")
 ROWS = {"strings": 1000, "synthetic": 1500, "french-synthetic": 400}  # of a training list, its first ones
 LANGUAGES = {"en": ("strings", "synthetic"), "fr": ("french-synthetic",)}
-# learning rate and steps by the loss on dev, of pool at 1/3 (the trials `lr-…`)
+# learning rate by the loss on dev, of pool at 1/3 (the trials `lr-…`)
 SETTINGS: dict[str, Any] = {"steps": 300, "batch_size": 16, "lr": 3e-3, "every": 100}
 
 METHODS, DIVISORS = ("pool", "stride", "segment", "ltbm"), (2, 3, 4, 5, 6)
