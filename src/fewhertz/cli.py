@@ -727,9 +727,10 @@ def _print_scores(files: list[Path]) -> None:
 
     found = [read(file) for file in files]
     names = list(found[0]["scores"]) if found else []
+    several = len({one["model"] for one in found}) > 1
     rows = []
     for one in found:
-        row = [one["model"], one["method"], str(one["n"]), f"{one['rate_hz']['after']:.3g}"]
+        row = [one["model"]] * several + [one["method"], str(one["n"]), f"{one['rate_hz']['after']:.3g}"]
         for name in names:
             score = one["scores"][name]
             row += [
@@ -737,7 +738,8 @@ def _print_scores(files: list[Path]) -> None:
                 _interval(score["difference"], score["difference_interval"], "+"),
             ]
         rows.append(row)
-    _table(["model", "method", "n", "Hz", *(head for name in names for head in (name, f"{name} − keep=1"))], rows)
+    heads = ["model"] * several + ["method", "n", "Hz"]
+    _table([*heads, *(head for name in names for head in (name, f"{name} − keep=1"))], rows)
 
 
 def _interval(value: float, ends: list[float | None], sign: str = "") -> str:
