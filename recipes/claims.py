@@ -236,7 +236,7 @@ def averaging(measured: Measured) -> Claim:
         f"`pool` over `stride` on three speech tasks: {tally(spoken)}",
         word(spoken),
         f"Gain of `pool` over `stride`.\n\n{body}\n\nThe paper's tasks are the first three. It compares after LoRA "
-        "recovery too; here nothing is trained.",
+        "recovery too: that is claim 11.",
     )
 
 

@@ -44,7 +44,7 @@ def test_every_cell_of_the_grid_is_there_and_of_the_shipped_weights(task: claims
 
 @pytest.mark.parametrize("trial", recovery.TRIALS, ids=lambda trial: trial.name)
 def test_every_adapter_is_told_of_and_measured(trial: recovery.Trial, measured: Measured) -> None:
-    told = recovery.Trained(RESULTS).of(trial.name)
+    told = recovery.summary(RESULTS, trial.name)
     shipped = measured.result(TASKS[0], BASELINE)["weights_sha256"]
     assert told["base_sha256"] == shipped and told["trial"]["method"] == trial.method
     chosen = recovery.SETTINGS | trial.settings

@@ -86,6 +86,7 @@ IMPORT = Annotated[
     typer.Option("--import", metavar="MODULE|FILE", help="Python module or file with methods of your own; repeatable."),
 ]
 JSON = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+DTYPE = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's.")]
 DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the GPU where there is one.")]
 DATA = Annotated[
     str | None, typer.Option(metavar="NAME|PATH", help="A data set of the Hub, its directory, or a file of rows.")
@@ -211,7 +212,7 @@ def run(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, per window.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows that run together.")] = 1,
     device: DEVICE = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's.")] = None,
+    dtype: DTYPE = None,
     as_json: JSON = False,
     modules: IMPORT = None,
 ) -> None:
@@ -680,7 +681,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples that run together.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     device: DEVICE = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's.")] = None,
+    dtype: DTYPE = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap; decoding is greedy.")] = 0,
     modules: IMPORT = None,
 ) -> None:
@@ -965,7 +966,7 @@ def embed(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows that are encoded together.")] = 1,
     device: DEVICE = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's.")] = None,
+    dtype: DTYPE = None,
     modules: IMPORT = None,
 ) -> None:
     """Write compressed audio as embeddings, for a vLLM without the plugin: a safetensors file a clip."""

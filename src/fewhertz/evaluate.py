@@ -31,13 +31,12 @@ from fewhertz.attach import attached, compress, encode_once
 from fewhertz.checkpoint import Checkpoint, load, load_learned, open_checkpoint, weight_files
 from fewhertz.cost import dtype_of
 from fewhertz.families.base import Family
-from fewhertz.method import parse
+from fewhertz.method import IDENTITY, parse
 from fewhertz.metrics import Metric, Stats, interval, paired
 from fewhertz.results import BASELINE, Cell, Journal, Record
 from fewhertz.run import answer, one_line, request, sample_rate, too_long
 from fewhertz.tasks.base import Failed, Sample, Task
 
-IDENTITY = "pool@keep=1"
 SAY_EVERY = 10.0  # seconds between two lines of progress
 
 
@@ -222,8 +221,8 @@ def evaluate(
 
 def _cells_of(worn: Adapter, checkpoint: Checkpoint, cells: list[str]) -> list[str]:
     """The cells of an adapter, with a warning where it was trained for others."""
-    worn.choose(checkpoint, None)
     if not cells:
+        worn.choose(checkpoint, None)
         return specs(worn.methods)[1:] or [BASELINE]
     for spec in cells:
         worn.choose(checkpoint, spec)

@@ -38,7 +38,7 @@ from fewhertz import adapter, audio
 from fewhertz.attach import compress
 from fewhertz.checkpoint import Checkpoint, load, open_checkpoint
 from fewhertz.families.base import Family
-from fewhertz.method import Chain, Method, parse
+from fewhertz.method import IDENTITY, Chain, Method, parse
 from fewhertz.metrics import need
 from fewhertz.results import Journal, differs, read_journal, replace
 from fewhertz.run import one_line, request, sample_rate, too_long
@@ -60,7 +60,7 @@ from fewhertz.training.step import (
 SAY_EVERY = 10.0  # seconds between two lines of progress
 DRAW_EVERY = 60.0  # seconds between two pictures
 LONGEST_NORM = 1.0  # gradients are clipped to this length
-UNCOMPRESSED = parse("pool@keep=1")  # the identity, by which the uncompressed model takes the same way
+UNCOMPRESSED = parse(IDENTITY)  # by which the uncompressed model takes the same way
 
 
 class Stopped(RuntimeError):
