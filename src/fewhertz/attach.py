@@ -231,7 +231,7 @@ class Attached:
             raise NotImplementedError("past_key_values hold tokens already: pass the whole prompt and an empty cache")
 
         placeholder = self.family.placeholder(self.model.config)
-        tokens, clips = self._compress(audio, ids, ids == placeholder)
+        tokens, clips = self.audio_tokens(audio, ids, ids == placeholder)
 
         told = None
         dropped = torch.zeros_like(ids, dtype=torch.bool)
@@ -272,10 +272,22 @@ class Attached:
             (i for i in (getattr(text, "pad_token_id", None), getattr(text, "eos_token_id", None)) if type(i) is int), 0
         )
 
-    def _compress(
+    def audio_tokens(
         self, audio: dict[str, Any], ids: Tensor, placeholders: Tensor
     ) -> tuple[list[Tensor], list[ClipSpan]]:
-        """Encode, and form the output tokens of each clip, (m_i, d), in the order of the placeholders."""
+        """Encode audio, and form the output tokens of each clip. Writes `last`.
+
+        Args:
+            audio: the family's `audio_inputs`, on the model's device.
+            ids: uncompressed prompts, (b, l).
+            placeholders: where an audio token stands in them, (b, l).
+
+        Returns:
+            Output tokens of each clip, (m_i, d), in the order of the placeholders, and where the clips stand.
+
+        Raises:
+            ValueError: where the audio gives no token.
+        """
         method = self.method
         # the projector runs on whole windows where nothing is merged: only so is keep=1 exact to the bit
         site = "llm" if method.keep == 1 else method.site

@@ -30,7 +30,7 @@ from fewhertz.evaluate import weights_sha256
 from fewhertz.method import Method, parse
 from fewhertz.metrics import need
 from fewhertz.results import Journal, Record, read_journal, replace
-from fewhertz.run import _decode, one_line, request, sample_rate, too_long
+from fewhertz.run import one_line, request, sample_rate, texts_of, too_long
 from fewhertz.tasks.base import Failed, Task
 from fewhertz.training.data import unlabelled
 from fewhertz.vllm.serve import check_version
@@ -332,7 +332,7 @@ class Answers:
         wanted = row["before"] if self.method is None else self.method.num_tokens(row["before"])
         if after != wanted:
             raise RuntimeError(f"vLLM laid out {after} audio tokens, {wanted} were asked for: is its plugin there?")
-        (text,) = _decode(self.processor, torch.tensor([list(said.token_ids)]), transcript)
+        (text,) = texts_of(self.processor, torch.tensor([list(said.token_ids)]), transcript)
         return {
             "text": text,
             "seconds": round(row["seconds"], 3),

@@ -43,7 +43,7 @@ from fewhertz.checkpoint import Checkpoint
 from fewhertz.evaluate import weights_sha256
 from fewhertz.families.base import Family, family_of
 from fewhertz.results import Journal, Record, read_journal, replace, safe_name
-from fewhertz.run import Wave, _windows, one_line, request, sample_rate
+from fewhertz.run import Wave, one_line, request, sample_rate, windows_of
 
 FORMAT = 1
 JOURNAL = "embeddings.jsonl"
@@ -136,7 +136,7 @@ def clips(model: Any, inputs: Any) -> list[tuple[int, Float[Tensor, "m d"]]]:
     inputs = inputs.to(model.device, model.dtype)
     ids = inputs["input_ids"]
     audio = {name: inputs[name] for name in handle.family.audio_inputs}
-    tokens, spans = handle._compress(audio, ids, ids == handle.family.placeholder(model.config))
+    tokens, spans = handle.audio_tokens(audio, ids, ids == handle.family.placeholder(model.config))
     dtype = model.get_input_embeddings().weight.dtype
     return [(span.n, one.to(dtype)) for span, one in zip(spans, tokens, strict=True)]
 
@@ -218,7 +218,7 @@ def _todo(
         if there is not None:
             yield from (_Window(index, Embedded(file, record["last"], record)) for record in there)
             continue
-        for number, window in enumerate(_windows([file], rate, family, chunk)):
+        for number, window in enumerate(windows_of([file], rate, family, chunk)):
             if window.wave is None:
                 yield _Window(index, Embedded(file, True, error=window.error))
                 continue

@@ -135,8 +135,14 @@ def _wav(wave: Wave, rate: int) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _decode(processor: Any, ids: torch.Tensor, transcript: bool) -> list[str]:
-    """Text of each row; of a transcript, without the frame that some models put around it."""
+def texts_of(processor: Any, ids: torch.Tensor, transcript: bool) -> list[str]:
+    """Text of each row of new tokens; of a transcript, without the frame that some models put around it.
+
+    Args:
+        processor: the model's own.
+        ids: new tokens, (batch, length).
+        transcript: whether a transcript was asked for.
+    """
     options: dict[str, Any] = {"skip_special_tokens": True}
     takes = inspect.signature(processor.decode).parameters
     if transcript and "strip_prefix" in takes:
@@ -182,7 +188,7 @@ def answer(model: Any, processor: Any, inputs: Any, *, transcript: bool, max_new
             **inputs, max_new_tokens=max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
         )
     new = out[:, inputs["input_ids"].shape[1] :]
-    texts = _decode(processor, new, transcript)
+    texts = texts_of(processor, new, transcript)
 
     before = (inputs["input_ids"] == family.placeholder(model.config)).sum(1).tolist()
     worn = attached(model)
@@ -215,8 +221,16 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class _Window:
-    index: int  # of the file
+class Window:
+    """One window of one file, or why there is none.
+
+    Attributes:
+        index: the file's place among all.
+        wave: mono audio; `None` where there is an error.
+        last: whether the file ends with it.
+    """
+
+    index: int
     file: str | Path
     wave: Wave | None
     last: bool
@@ -251,12 +265,12 @@ def pieces(
     limit = family.max_seconds
     if chunk is not None and limit is not None and chunk > limit:
         raise ValueError(f"--chunk {chunk:g} is more than the {limit:g} s that {family.name} reads at once")
-    windows = _windows(files, sample_rate(processor), family, chunk)
+    windows = windows_of(files, sample_rate(processor), family, chunk)
     return _run_windows(model, processor, windows, prompt, batch_size, max_new_tokens)
 
 
 def _run_windows(
-    model: Any, processor: Any, windows: Iterator[_Window], prompt: str | None, batch_size: int, max_new_tokens: int
+    model: Any, processor: Any, windows: Iterator[Window], prompt: str | None, batch_size: int, max_new_tokens: int
 ) -> Iterator[Piece]:
     rate = sample_rate(processor)
     failed = -1
@@ -276,22 +290,30 @@ def _run_windows(
             )
 
 
-def _windows(files: Iterable[str | Path], rate: int, family: Family, chunk: float | None) -> Iterator[_Window]:
+def windows_of(files: Iterable[str | Path], rate: int, family: Family, chunk: float | None) -> Iterator[Window]:
+    """Read files window by window, in order; one that cannot be read ends with a window that says why.
+
+    Args:
+        files: audio files.
+        rate: of the windows, in Hz.
+        family: says how long a file may be without `chunk`.
+        chunk: seconds of a window; `None`: a file is one.
+    """
     for index, file in enumerate(files):
         try:
             if chunk is None:
-                yield _Window(index, file, _whole(file, rate, family), last=True)
+                yield Window(index, file, _whole(file, rate, family), last=True)
                 continue
             wave = None
             for block in audio.chunks(file, chunk, rate):
                 if wave is not None:
-                    yield _Window(index, file, wave, last=False)
+                    yield Window(index, file, wave, last=False)
                 wave = block
             if wave is None:
                 raise ValueError("no audio in it")
-            yield _Window(index, file, wave, last=True)
+            yield Window(index, file, wave, last=True)
         except (OSError, ValueError) as error:
-            yield _Window(index, file, None, last=True, error=one_line(error))
+            yield Window(index, file, None, last=True, error=one_line(error))
 
 
 def _whole(file: str | Path, rate: int, family: Family) -> Wave:
@@ -309,7 +331,7 @@ def too_long(seconds: float, family: Family, *, chunks: bool = False) -> str:
 
 
 def _answers(
-    model: Any, processor: Any, batch: list[_Window], prompt: str | None, max_new_tokens: int
+    model: Any, processor: Any, batch: list[Window], prompt: str | None, max_new_tokens: int
 ) -> Iterator[Reply | str]:
     """The reply to each window, or why there is none. One bad window does not take the others with it."""
     waves = [window.wave for window in batch if window.wave is not None]
