@@ -47,3 +47,10 @@ def distance(answer: Any, tokens: list[int], wanted: torch.Tensor) -> float:
     """Largest difference of log probabilities to a reference whose greedy tokens are the same."""
     assert list(answer.outputs[0].token_ids) == tokens
     return float((logprobs(answer) - wanted).abs().max())
+
+
+def rows(family: str, far: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Rows of the table of differences, from those of each prompt by method."""
+    return [
+        {"family": family, "method": spec, "prompts": len(each), "difference": max(each)} for spec, each in far.items()
+    ]
