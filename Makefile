@@ -1,4 +1,5 @@
-# make demo · test · lint · bench · reproduce · claims · recovery · pocket: each sets up what it needs in .venv
+# make demo · test · test-vllm · lint · bench · bench-vllm · reproduce · claims · training-free · recovery · pocket: each sets up
+# what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-vllm lint bench reproduce claims recovery pocket clean
+.PHONY: demo test test-vllm lint bench bench-vllm reproduce claims training-free recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m fewhertz.demo
@@ -31,14 +32,30 @@ bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/methods.py --out results/bench/methods.json
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/prefill.py --out results/bench/prefill.json
 
-# docs/claims.md and its pictures, from result files
+# what docs/serving.md says of vLLM: half an hour on 2 cores
+bench-vllm: $(READY) $(VLLM_READY)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists strings synthetic --out out/test
+	$(TEST_ENV) $(VLLM)/bin/python -m pytest -q -o filterwarnings=default tests_vllm -k "family or logprobs_by_request" \
+	  --parity $(RESULTS)/bench/serving-parity.json
+	HF_HUB_OFFLINE=1 $(VLLM)/bin/python bench/serving.py words --out $(RESULTS)/bench/serving-words.json
+	HF_HUB_OFFLINE=1 $(VLLM)/bin/python bench/serving.py load --out $(RESULTS)/bench/serving-load.json
+	HF_HUB_OFFLINE=1 $(VLLM)/bin/python bench/serving.py batch --out $(RESULTS)/bench/serving-batch.json
+
+# docs/claims.md, docs/training-free.md and their pictures, from result files
 reproduce: $(READY)
 	$(BIN)/python -m recipes.claims write --results $(RESULTS)
+	$(BIN)/python -m recipes.training_free write --results $(RESULTS)
 
 # the cells themselves, from the model and ../shared/data: RESULTS=out/again measures all of them, results only what lacks
 claims: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
 	$(BIN)/python -m recipes.claims run --results $(RESULTS)
+
+# the grid of docs/training-free.md, and on dev what its default was chosen by: hours on 2 cores
+training-free: $(READY)
+	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists $(LISTS) --out out/dev
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
+	$(BIN)/python -m recipes.training_free run --results $(RESULTS)
 
 # LoRA adapters, trained and measured: hours on 2 cores
 recovery: $(READY)
@@ -68,7 +85,7 @@ $(VLLM_READY): pyproject.toml constraints-vllm.txt
 	# linked against CUDA: they do not load. Of torchvision the Python part does, once nothing describes its operators
 	$(VLLM)/bin/python -m pip uninstall -q -y torchaudio torchcodec
 	truncate -s 0 $(VLLM)/lib/python3*/site-packages/torchvision/_meta_registrations.py
-	$(VLLM)/bin/python -m pip install -q -c constraints-vllm.txt -e '.[serve,batch]' pytest openai
+	$(VLLM)/bin/python -m pip install -q -c constraints-vllm.txt -e '.[serve,batch]' pytest openai jiwer
 	touch $(VLLM_READY)
 
 clean:
