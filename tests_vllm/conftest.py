@@ -22,6 +22,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
+def processor() -> Any:
+    """Of pocket."""
+    from fewhertz.checkpoint import load_processor, open_checkpoint
+
+    return load_processor(open_checkpoint("pocket"))
+
+
+@pytest.fixture(scope="session")
+def waves() -> list[Any]:
+    """Speech of three speakers' turns, mono at 16 kHz."""
+    from fewhertz import audio
+    from fewhertz.pocket import path
+
+    return [audio.load(file, 16000) for file in sorted((path() / "samples").glob("*.flac"))[:3]]
+
+
+@pytest.fixture(scope="session")
 def parity(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
     """Rows of the table of differences: family, method, prompts, difference."""
     rows: list[dict[str, Any]] = []

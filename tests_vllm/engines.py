@@ -19,8 +19,9 @@ def engine(model: str | Path, method: str | None = None, **options: Any) -> Iter
     from vllm import LLM
 
     over = {"audio_compression": {"method": method}} if method else {}
-    options = {"max_model_len": 2048, "max_num_seqs": 8, "kv_cache_memory_bytes": 200_000_000} | options
-    llm = LLM(str(model), dtype="float32", hf_overrides=over, enforce_eager=True, max_logprobs=-1, **options)
+    usual = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 200_000_000}
+    options = usual | {"max_model_len": 2048, "max_num_seqs": 8} | options
+    llm = LLM(str(model), hf_overrides=over, max_logprobs=-1, **options)
     try:
         yield llm
     finally:

@@ -118,7 +118,7 @@ def test_bad_usage(manifest: Path, tmp_path: Path) -> None:
 
     out = tmp_path / "out"
     assert "unseg cannot be served" in refused(*command(manifest, out), "--method", "unseg")
-    assert "+time" in refused(*command(manifest, out), "--method", "pool@keep=1/2+time")
+    assert "site=encoder" in refused(*command(manifest, out), "--method", "pool(site=encoder)@keep=1/2")
     assert "unrecognized arguments: --bogus" in refused(*command(manifest, out, "--bogus", "3"))
     assert "no such file" in refused(*command(tmp_path / "none.jsonl", out))
     assert "no model" in refused("batch", str(manifest), "--model", "nomodel", "--out", str(out))

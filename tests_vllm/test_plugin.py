@@ -99,7 +99,7 @@ def test_methods_that_need_scores(family: str) -> None:
     ("over", "complaint"),
     [
         ({"method": "unseg"}, "unseg cannot be served.*segment@keep=1/3"),
-        ({"method": "pool@keep=1/3+sizes"}, r"\+sizes"),
+        ({"method": "pool@keep=1/3+loud"}, r"cannot read \+loud"),
         ("pool@keep=1/3", 'audio_compression is {"method": "pool@keep=1/3"}'),
     ],
 )

@@ -21,8 +21,8 @@ from engines import STEPS, answers, distance, engine, logprobs, rows
 from safetensors.torch import load_file, save_file
 
 import fewhertz
-from fewhertz import audio, parse
-from fewhertz.checkpoint import LEARNED, load_processor, open_checkpoint, save_compressed
+from fewhertz import parse
+from fewhertz.checkpoint import LEARNED, open_checkpoint, save_compressed
 from fewhertz.methods.conv import Conv
 from fewhertz.pocket import path
 
@@ -31,17 +31,6 @@ SPECS = [
 ]
 NEAR = 1e-4
 POCKET = Path(path())
-
-
-@pytest.fixture(scope="module")
-def processor() -> Any:
-    return load_processor(open_checkpoint("pocket"))
-
-
-@pytest.fixture(scope="module")
-def waves() -> list[Any]:
-    """Speech of five speakers' turns, mono at 16 kHz."""
-    return [audio.load(file, 16000) for file in sorted((POCKET / "samples").glob("*.flac"))[:3]]
 
 
 @pytest.fixture(scope="module")

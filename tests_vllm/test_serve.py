@@ -30,6 +30,7 @@ from fewhertz.run import sample_rate
 from fewhertz.vllm.serve import command
 
 SAMPLES = sorted((Path(path()) / "samples").glob("*.flac"))
+WORN = "ward@keep=1/3+time+sizes"
 UP = 240.0  # seconds that a server may take to start
 
 
@@ -78,7 +79,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(log: Path) -> Iterator[openai.OpenAI]:
-    options = ["--method", "pool@keep=1/3", "--max-model-len", "2048", "--trust-request-mm-kwargs"]
+    options = ["--method", WORN, "--max-model-len", "2048", "--trust-request-mm-kwargs"]
     with server("pocket", log, *options) as address:
         yield client_of(address)
 
@@ -127,7 +128,7 @@ def test_chat(client: openai.OpenAI, kind: str, spec: str | None) -> None:
     wave = soxr.resample(audio.load(SAMPLES[0], 16000), 16000, 44100)
     data = encoded(wave, 44100, kind)
     answer = chat(client, data, kind, spec)
-    text, length = said(audio.load(io.BytesIO(base64.b64decode(data)), 16000), spec or "pool@keep=1/3")
+    text, length = said(audio.load(io.BytesIO(base64.b64decode(data)), 16000), spec or WORN)
     assert answer.usage.prompt_tokens == length
     assert answer.choices[0].message.content == text
 
@@ -205,7 +206,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert made[made.index("--served-model-name") + 1] == "pocket"
     for model, method, options, complaint in [
         ("pocket", "unseg", [], "unseg cannot be served"),
-        ("pocket", "pool@keep=1/3+time", [], r"\+time"),
+        ("pocket", "pool(site=encoder)@keep=1/3", [], "site=encoder"),
         ("pocket", "pool@keep=3", [], r"\(0, 1\]"),
         ("pocket", "conv@keep=1/3x", [], "number or a fraction"),
         ("pocket", None, ["--hf-overrides=[]"], "is a JSON object"),

@@ -47,6 +47,10 @@ def register() -> None:
     if Version(vllm.__version__) < Version(OLDEST):
         log.warning("fewhertz needs vLLM %s or newer, this is %s: nothing is compressed", OLDEST, vllm.__version__)
         return
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+
+    from fewhertz.vllm.choice import Configure
+
     places = {arch: f"fewhertz.vllm.{place}" for arch, place in SERVED.items()}
     places |= {arch: f"fewhertz.vllm.refused:{arch}" for arch in REFUSED}
     for arch, place in places.items():
@@ -57,3 +61,5 @@ def register() -> None:
                 log.warning("%s is served by another plugin: fewhertz compresses nothing there", arch)
             continue
         ModelRegistry.register_model(arch, place)
+        if arch in SERVED:
+            MODELS_CONFIG_MAP.setdefault(arch, Configure)

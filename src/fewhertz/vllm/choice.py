@@ -10,6 +10,7 @@ from fewhertz.families.base import FAMILIES, Config, Family
 from fewhertz.method import METHODS, Method, parse
 
 KEY = "audio_compression"  # in config.json, in --hf-overrides, in mm_processor_kwargs, and of a clip's tensors
+TOKENS = f"{KEY}_tokens"  # of a clip's tensors, for +time: audio tokens before compression
 LONGEST_SPEC = 200  # characters; a request's spec goes with every one of its clips
 
 
@@ -20,6 +21,49 @@ def family_named(name: str) -> Family:
 
 def _needs_nothing(method: type[Method]) -> bool:
     return method.fixed_budget and "scores" not in method.needs and method.build is Method.build
+
+
+def worn(config: Config) -> Method | None:
+    """The method in vLLM's `hf_config`, which is as its spec says: unbound, and perhaps not to be served.
+
+    Raises:
+        ValueError: where it is malformed.
+    """
+    carried = getattr(config, KEY, None)
+    if carried is None:
+        return None
+    spec = carried.get("method") if isinstance(carried, dict) else None
+    if not isinstance(spec, str):
+        raise ValueError(f'{KEY} is {{"method": "pool@keep=1/3"}}, got {carried!r:.200}')
+    return parse(spec)
+
+
+class Configure:
+    """Sets up an engine whose method wears +time or +sizes; vLLM calls both before anything is loaded."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """Switch M-RoPE on for +time: an LLM of plain RoPE reads the first of three equal axes."""
+        method = worn(model_config.hf_config)
+        if method is not None and method.positions == "time" and not model_config.uses_mrope:
+            model_config.hf_config.mrope_section = [1]  # its length alone is read
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """Raise `ValueError` for settings under which the LLM would not be told, or wrongly."""
+        method = worn(vllm_config.model_config.hf_config)
+        if method is None or (method.positions != "time" and not method.sizes):
+            return
+        parallel = vllm_config.parallel_config
+        # under these, layers see other tokens than those told of, or embeddings go to another model too
+        for refused, option in (
+            (parallel.pipeline_parallel_size > 1, "--pipeline-parallel-size"),
+            (parallel.prefill_context_parallel_size > 1, "--prefill-context-parallel-size"),
+            (parallel.use_ubatching, "microbatches"),
+            (vllm_config.speculative_config is not None, "--speculative-config"),
+        ):
+            if refused:
+                raise ValueError(f"{method.spec} cannot be served with {option}; without +time and +sizes it can")
 
 
 class Choice:
@@ -41,15 +85,15 @@ class Choice:
         self.default: Method | None = None
         self.learned = ""  # name and parameters of the learned method whose weights the model has
         self._read = lru_cache(maxsize=256)(self._parse)
-        carried = getattr(config, KEY, None)
-        if carried is None:
+        method = worn(config)
+        # the LLM is made for these two; a request may do without
+        self.time = method is not None and method.positions == "time"
+        self.sizes = method is not None and method.sizes
+        if method is None:
             return
-        spec = carried.get("method") if isinstance(carried, dict) else None
-        if not isinstance(spec, str):
-            raise ValueError(f'{KEY} is {{"method": "pool@keep=1/3"}}, got {carried!r:.200}')
-        if parse(spec).build(1) is not None:
-            self.learned = spec.partition("@")[0]
-        self.default = self.method(spec)
+        if method.build(1) is not None:
+            self.learned = method.spec.partition("@")[0]
+        self.default = self.method(method.spec)
 
     def method(self, spec: Any) -> Method:
         """The method of a spec, its budget bound to the model's rate.
@@ -69,10 +113,15 @@ class Choice:
                 f"{name} cannot be served: its count follows the content, and vLLM lays out the prompt before the "
                 "audio is encoded. Its fixed-budget form is segment: segment@keep=1/3"
             )
-        if method.positions == "time":
-            raise ValueError(f"{spec} cannot be served: +time gives tokens positions between whole numbers, vLLM's are")
-        if method.sizes:
-            raise ValueError(f"{spec} cannot be served: +sizes adds to attention logits, vLLM's attention has no such")
+        for suffix, asked, made_for in (
+            ("+time", method.positions == "time", self.time),
+            ("+sizes", method.sizes, self.sizes),
+        ):
+            if asked and not made_for:
+                raise ValueError(
+                    f"{spec} cannot be served: this engine's LLM is not told by {suffix}; start the engine with a "
+                    f"method that wears it, such as {method.spec}"
+                )
         if method.site != "llm":
             raise ValueError(f"{spec} cannot be served at site={method.site}: vLLM hands out projected tokens; omit it")
         if "scores" in method.needs and not self.scores:

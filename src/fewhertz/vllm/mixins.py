@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal.audio import AudioResampler
-from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
 from vllm.multimodal.parse import AudioProcessorItems
 from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
@@ -26,7 +26,8 @@ from fewhertz.checkpoint import LEARNED
 from fewhertz.families.base import Family
 from fewhertz.method import Clip, Method
 from fewhertz.scores import attention_received, token_means
-from fewhertz.vllm.choice import KEY, Choice
+from fewhertz.vllm.choice import KEY, TOKENS, Choice
+from fewhertz.vllm.told import ToldModel, beside
 
 TOLD_SPECS = 100  # methods that are told of at the level INFO
 
@@ -128,14 +129,21 @@ class CompressedProcessor:
         audio = mm_items.get("audio")
         # embeddings that a request brings are what somebody has compressed, or not: they stay
         if KEY in hf_kwargs and isinstance(audio, AudioProcessorItems) and len(audio):
-            data[KEY] = _packed(str(hf_kwargs[KEY])).repeat(len(audio), 1)
+            spec = str(hf_kwargs[KEY])
+            if self.choice.method(spec).positions == "time":
+                made = MultiModalKwargsItems.from_hf_inputs(data, self._get_mm_fields_config(data, hf_kwargs))
+                updates = upstream._get_prompt_updates(mm_items, _without(hf_kwargs), made)
+                runs = next(update for update in updates if update.modality == "audio")
+                data[TOKENS] = torch.tensor([len(self._run(runs, i)[1]) for i in range(len(audio))])
+            data[KEY] = _packed(spec).repeat(len(audio), 1)
         return data
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
         upstream: Any = super()
         fields = dict(upstream._get_mm_fields_config(hf_inputs, _without(hf_processor_mm_kwargs)))
-        if KEY in hf_inputs:
-            fields[KEY] = MultiModalFieldConfig.batched("audio", keep_on_cpu=True)
+        for name in (KEY, TOKENS):
+            if name in hf_inputs:
+                fields[name] = MultiModalFieldConfig.batched("audio", keep_on_cpu=True)
         return fields
 
     def _get_prompt_updates(
@@ -150,15 +158,8 @@ class CompressedProcessor:
 
     def _shortened(self, update: Any, method: Method) -> PromptReplacement:
         def shorten(item_idx: int) -> PromptUpdateDetails:
-            details = update.resolve(item_idx).content
-            full = details.full
-            places = torch.ones(len(full), dtype=torch.bool) if details.is_embed is None else details.is_embed(full)
-            run = places.nonzero().flatten()
+            full, run, places = self._run(update, item_idx)
             n = len(run)
-            if n == 0:
-                raise ValueError("the audio is too short for a single audio token")
-            if int(run[-1]) - int(run[0]) + 1 != n:
-                raise ValueError(f"{self.family.name} lays out text within a clip: it cannot be compressed")
             m = method.num_tokens(n)
             if m < n:
                 self._tell(n, m, method.spec)
@@ -169,6 +170,18 @@ class CompressedProcessor:
 
         return dataclasses.replace(update, replacement=shorten)
 
+    def _run(self, update: Any, item_idx: int) -> tuple[list[int], Tensor, Tensor]:
+        """What vLLM's processor puts in a clip's place: token ids, indices of its run of audio tokens, and its mask."""
+        details = update.resolve(item_idx).content
+        full = details.full
+        places = torch.ones(len(full), dtype=torch.bool) if details.is_embed is None else details.is_embed(full)
+        run = places.nonzero().flatten()
+        if len(run) == 0:
+            raise ValueError("the audio is too short for a single audio token")
+        if int(run[-1]) - int(run[0]) + 1 != len(run):
+            raise ValueError(f"{self.family.name} lays out text within a clip: it cannot be compressed")
+        return full, run, places
+
     def _tell(self, before: int, after: int, spec: str) -> None:
         level = logging.DEBUG if spec in self._told or len(self._told) >= TOLD_SPECS else logging.INFO
         if level == logging.INFO:
@@ -176,7 +189,7 @@ class CompressedProcessor:
         log.log(level, "audio tokens %d → %d (%s)", before, after, spec)
 
 
-class CompressedModel:
+class CompressedModel(ToldModel):
     """Goes before vLLM's model of a family: `embed_multimodal` gives n_out embeddings a clip.
 
     Class variables as in `CompressedProcessor`, and `renamed`: names of weights that vLLM's model does not know itself.
@@ -194,6 +207,7 @@ class CompressedModel:
         self._file = Path(model.model) / LEARNED
         # in a list: no submodule, since vLLM looks for the weights of each in the checkpoint's own files
         self._learned = [self._load_learned(model.hf_config.get_text_config().hidden_size)]
+        self._listen(vllm_config)
 
     def _load_learned(self, width: int) -> nn.Module | None:
         default = self.choice.default
@@ -233,8 +247,10 @@ class CompressedModel:
         """Embeddings of each item, compressed where it says by which method."""
         upstream: Any = super()
         specs = kwargs.pop(KEY, None)
+        kwargs.pop(TOKENS, None)
         if specs is None:
-            return upstream.embed_multimodal(**kwargs)
+            tokens = upstream.embed_multimodal(**kwargs)
+            return tokens if self._told is None else [self.carrying(x) for x in tokens]
         methods = [self.choice.method(_unpacked(row)) for row in specs]
         scores: Sequence[Tensor | None] = [None] * len(methods)
         if any("scores" in method.needs for method in methods):
@@ -258,9 +274,11 @@ class CompressedModel:
             received = [each for i in members if (each := scores[i]) is not None]
             kernel = self._learned[0] = None if self._learned[0] is None else self._learned[0].to(x.device)
             clip = Clip(rate, torch.stack(received) if received else None, kernel)
-            short, _ = methods[members[0]].forward(x, clip)
-            for i, row in zip(members, short, strict=True):
-                out[i] = row
+            method = methods[members[0]]
+            short, plan = method.forward(x, clip)
+            told = beside(method, plan)
+            for k, i in enumerate(members):
+                out[i] = self.carrying(short[k], None if told is None else told[k])
         return tuple(out)
 
 
