@@ -87,7 +87,14 @@ def run(out: Path, manifests: Path, tasks: Sequence[str]) -> int:
     return sum(measure(task, grid(task), out, manifests) for task in TASKS if task.label in tasks)
 
 
-def measure(task: Asked, cells: list[str], out: Path, manifests: Path, adapters: Sequence[Path] = ()) -> int:
+def measure(
+    task: Asked,
+    cells: list[str],
+    out: Path,
+    manifests: Path,
+    adapters: Sequence[Path] = (),
+    model: str | Path = MODEL,
+) -> int:
     """Run cells of a task that are missing; returns how many rows or cells went wrong."""
     from transformers.utils import logging
 
@@ -98,7 +105,7 @@ def measure(task: Asked, cells: list[str], out: Path, manifests: Path, adapters:
     logging.disable_progress_bar()
     data = KINDS["manifest"](data=str(manifests / f"{task.label}.jsonl"))
     done = evaluate(
-        MODEL, data, cells, out, limit=task.rows, batch_size=BATCH, max_new_tokens=LONGEST, device="cpu",
+        model, data, cells, out, limit=task.rows, batch_size=BATCH, max_new_tokens=LONGEST, device="cpu",
         adapters=adapters, say=lambda text: print(text, flush=True),
     )  # fmt: skip
     for error in done.errors:
@@ -138,13 +145,13 @@ class With:
 class Measured:
     """The result files, and what is worked out from them. A cell is a spec, or `With` an adapter."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, model: str = MODEL) -> None:
+        self.root, self.model = root, model
 
     def cell(self, task: Asked, spec: str | With) -> Path:
         if isinstance(spec, With):
             return results.cell(self.root / RECOVERY, task.label, f"{MODEL}+{spec.adapter}", spec.spec).file
-        return results.cell(self.root, task.label, MODEL, spec).file
+        return results.cell(self.root, task.label, self.model, spec).file
 
     @functools.cache  # noqa: B019 (lives as long as the page is written)
     def result(self, task: Asked, spec: str | With) -> Record:
@@ -497,7 +504,6 @@ def page(measured: Measured) -> str:
     from . import recovery  # which is made of this
 
     base = measured.result(STRINGS, BASELINE)
-    parameters = _parameters()
     whole = ", ".join(f"{measured.score(task, BASELINE)['score']:.3g} ({task.name}, {task.unit})" for task in TASKS)
     claims = [make(measured) for make in (*CLAIMS, *recovery.CLAIMS)]
     rows = [[i, claim.title, claim.short, claim.verdict] for i, claim in enumerate(claims, 1)]
@@ -508,7 +514,7 @@ def page(measured: Measured) -> str:
     ]
     machine = base["hardware"]
     parts = [
-        HEAD.format(parameters=parameters, sha=base["weights_sha256"][:8], whole=whole, free=len(CLAIMS)),
+        HEAD.format(parameters=parameters(), sha=base["weights_sha256"][:8], whole=whole, free=len(CLAIMS)),
         table(["", "claim", "measured", "here it"], rows),
         "![Quality of pocket against audio tokens per second on five tasks, eight methods](claims.png)",
         "## Data",
@@ -521,7 +527,8 @@ def page(measured: Measured) -> str:
     return "\n\n".join([*parts, recovery.adapters(measured.root)]) + "\n"
 
 
-def _parameters() -> str:
+def parameters() -> str:
+    """Millions of parameters that pocket has."""
     from safetensors import safe_open
 
     from fewhertz.pocket import path

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -262,6 +264,74 @@ def test_every_size_may_be_shipped(processor: object, name: str) -> None:
         made = Qwen2AudioForConditionalGeneration(model.model_config(config.SIZES[name], ids))
     count = sum(p.numel() for p in made.parameters())
     assert count <= 12_000_000 and 2 * count <= export.MAX_BYTES
+
+
+def test_shifted_positions() -> None:
+    """Text keeps steps of 1, all audio of a row has one step of its own, and gaps open on either side of it only."""
+    audio = torch.zeros(64, 30, dtype=torch.bool)
+    audio[:, 5:25] = True
+    torch.manual_seed(0)
+    assert torch.equal(train.shifted(audio, 0.0), torch.arange(30.0).expand(64, 30))
+    steps = train.shifted(audio, 1.0).diff()
+    inside = steps[:, 5:24]
+    assert torch.allclose(inside, inside[:, :1].expand_as(inside), atol=1e-4)
+    assert inside.min() >= train.STRETCH[0] - 1e-4 and inside.max() <= train.STRETCH[1] + 1e-4
+    assert inside[:, 0].std() > 0.2  # each row has its own
+    assert torch.allclose(steps[:, :4], torch.ones(64, 4)) and torch.allclose(steps[:, 25:], torch.ones(64, 4))
+    for gap in (steps[:, 4] - inside[:, 0], steps[:, 24] - 1):
+        assert gap.min() > -1e-4 and gap.max() <= train.GAP and gap.std() > 5
+    assert 10 < (train.shifted(audio, 0.5)[:, -1] != 29).sum() < 54
+
+
+def test_shifted_positions_leave_the_audio_in_sight(processor: object) -> None:
+    """A gap is no border between sequences: what is heard still tells in the loss, at positions that do so too."""
+    prompts = data.Prompts(processor)
+    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
+    torch.manual_seed(0)
+    made = model.build(model.model_config(config.SIZES["tiny"], ids)).eval()
+    head = model.CTCHead(config.SIZES["tiny"].d_encoder, 3)
+    row = [*prompts(config.REQUESTS["transcribe"][0], 25), 300, 301, prompts.end]
+    none = torch.zeros(0, dtype=torch.long)
+    answer = torch.zeros(1, len(row), dtype=torch.bool)
+    answer[:, -3:] = True
+    known = torch.tensor([False])
+    mel = 2 * torch.randn(2, 1, 100, config.N_MELS)
+
+    def ce(which: int, shift: float, seed: int = 1) -> float:
+        batch = data.Batch(
+            mel[which], torch.tensor([100]), torch.tensor([row]), answer | True, answer, known, none, torch.tensor([0])
+        )
+        torch.manual_seed(seed)
+        with torch.inference_mode():
+            return float(train.losses(made, head, batch, prompts.audio, 0.0, shift)[0])
+
+    assert ce(0, 1e-9) == pytest.approx(ce(0, 0.0), abs=1e-5)  # all positions as they were
+    assert abs(ce(0, 1.0) - ce(1, 1.0)) > 5e-5
+    assert abs(ce(0, 1.0) - ce(0, 1.0, seed=2)) > 5e-5
+
+
+def test_examples_grow_longer() -> None:
+    """Short sentences first, then all kinds up to 2.5 s, growing to 15 s; a kind that has none as short is given up."""
+
+    def of(low: int, high: int) -> Callable[[np.random.Generator], data.Item]:
+        return lambda rng: data.Item([data.Stretch(None, 0, 0, int(rng.integers(low, high)), 0)], "ask", "answer")
+
+    made = object.__new__(data.Training)
+    made.mix_from, made.lengthen = 100, 400
+    made.draws, made.shares = [of(150, 2000), of(900, 2000)], np.array([0.5, 0.5])
+    made._sentences = lambda rng, kind, count: of(50, 400)(rng)
+    assert [made._longest(step) for step in (0, 50, 99, 100, 300, 500, 10_000)] == [100, 250, 397, 250, 875, 1500, 1500]
+    for step in (0, 60, 100, 300, 500, 10_000):
+        drawn = [made._draw(np.random.default_rng(i), step).frames for i in range(40)]
+        assert 0.6 * made._longest(step) < max(drawn) <= made._longest(step)
+    made.lengthen = 0
+    assert made._longest(100) == 1500
+
+
+def test_shares_are_of_known_kinds() -> None:
+    assert train.share("words=0.6") == ("words", 0.6)
+    with pytest.raises(argparse.ArgumentTypeError, match="no kind of example: 'songs'"):
+        train.share("songs=1")
 
 
 def test_a_loader_keeps_the_order_of_steps() -> None:

@@ -107,6 +107,8 @@ class Size:
 SIZES = {
     "tiny": Size(64, 2, 2, 64, 2, 128, 1024, 300, 1, 30, 60),
     "small": Size(192, 5, 3, 192, 4, 512, 1024, 50_000, 4, 600, 12_000),
+    # another shape, to see what is of the shape of `small`: a thinner encoder, a wider LLM of fewer layers
+    "wide": Size(160, 4, 4, 256, 3, 512, 1024, 50_000, 4, 400, 4_000),
     "large": Size(320, 5, 5, 320, 3, 864, 1024, 50_000, 4, 600, 30_000),  # for a GPU: all that 25 MB hold
 }
 

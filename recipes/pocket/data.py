@@ -53,6 +53,7 @@ class Parts:
 
 AUGMENT = 0.4  # strength of warps, noise and masks at the end of their fading in
 LONGEST = 15  # seconds of a training example
+SHORT = 2.5  # seconds of the longest one where they grow, once all kinds are mixed
 
 
 @dataclass
@@ -171,11 +172,14 @@ class Training:
     """Draws training batches.
 
     Stage 0 (until the size's ``mix_from``): single synthetic English sentences, first short ones, so that the LLM finds
-    the alignment. Stage 1: everything, by `config.SHARES`.
+    the alignment. Stage 1: everything, by ``shares``; over its first ``lengthen`` steps the longest grow as well.
     """
 
-    def __init__(self, size: str, processor: object, seed: int, seconds: float) -> None:
+    def __init__(
+        self, size: str, processor: object, seed: int, seconds: float, shares: dict[str, float] = SHARES
+    ) -> None:
         self.seed, self.budget, self.mix_from = seed, int(seconds * FRAME_HZ), SIZES[size].mix_from
+        self.lengthen = 0
         folder = config.cache(size)
         self.spoken = {kind: Parts([Part(p) for p in config.spoken_parts(size, kind)]) for kind in config.SPOKEN}
         if not self.spoken["english"].parts:
@@ -207,9 +211,9 @@ class Training:
             "describe": (self._describe, self.sounds),
             "answer": (self._answer, self.sounds),
         }
-        found = {k: draw for k, (draw, needed) in draws.items() if needed}
+        found = {k: draw for k, (draw, needed) in draws.items() if needed and k in shares}
         self.draws = [*found.values()]
-        self.shares = np.array([SHARES[k] for k in found])
+        self.shares = np.array([shares[k] for k in found])
         self.shares /= self.shares.sum()
 
     def _grouped(self, tar: str, field: str) -> dict[str, list[int]]:
@@ -321,17 +325,26 @@ class Training:
             asked = sounds.question(scene, kind, draw)
         return Item(stretches, asked[0], asked[2], phonemes)
 
-    def _draw(self, rng: np.random.Generator, step: int) -> Item:
+    def _kind(self, rng: np.random.Generator, step: int) -> Callable[[np.random.Generator], Item]:
         if step < self.mix_from:
-            limit = 100 + 150 * step // max(1, self.mix_from // 2)  # frames: from 1 s on
-            kind = functools.partial(self._sentences, kind="english", count=1)
-        else:
-            limit = LONGEST * FRAME_HZ
-            kind = self.draws[rng.choice(len(self.draws), p=self.shares)]
-        item = kind(rng)
-        while item.frames > limit:
-            item = kind(rng)
-        return item
+            return functools.partial(self._sentences, kind="english", count=1)
+        return self.draws[rng.choice(len(self.draws), p=self.shares)]
+
+    def _longest(self, step: int) -> int:
+        """Frames of the longest example."""
+        if step < self.mix_from:
+            return 100 + 150 * step // max(1, self.mix_from // 2)  # from 1 s on
+        grown = min(1.0, (step - self.mix_from) / self.lengthen) if self.lengthen else 1.0
+        return round((SHORT + (LONGEST - SHORT) * grown) * FRAME_HZ)
+
+    def _draw(self, rng: np.random.Generator, step: int) -> Item:
+        limit = self._longest(step)
+        while True:
+            kind = self._kind(rng, step)
+            for _ in range(100):  # then another kind: this one may have none as short
+                item = kind(rng)
+                if item.frames <= limit:
+                    return item
 
     def batch(self, step: int, augment: float, rank: int = 0) -> Batch:
         """``augment`` in 0..1 scales the warps, noise and masks; ``rank`` of one of several training processes."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import platform
 import signal
@@ -34,12 +35,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from . import tokenizer
-from .config import RUNS, SIZES
+from .config import RUNS, SHARES, SIZES
 from .data import AUGMENT, Batch, Training, load_table
 from .model import CTCHead, build, encode, frame_lengths, model_config
 
 CTC_WEIGHT = 0.5
 LEAST_PHONEMES = 5
+STRETCH, GAP = (0.25, 2.0), 50.0  # of audio positions where they are shifted: factor, and positions beside the audio
 REPLACED = 0.1  # share of answer tokens replaced at the input by random ones: the LLM must listen, not only guess on
 
 
@@ -131,10 +133,32 @@ def make_optimiser(kind: str, model: nn.Module, head: nn.Module, lr: float, deca
     return Muon(hidden, rest, lr, decay) if kind == "muon" else Muon([], hidden + rest, lr, decay)
 
 
+def shifted(audio: Tensor, share: float) -> Tensor:
+    """Positions ``[b, n]`` of tokens, those at ``audio [b, n]`` being audio: a share of the rows shifted at random.
+
+    RoPE sees differences alone, so an offset of a whole row would change nothing. What is drawn for a row instead: a
+    factor of all steps between audio tokens, log-uniform in `STRETCH` (1/3 is as near as packed tokens at keep=1/3
+    are), and a gap of up to `GAP` positions on either side of the audio. Other rows count 0, 1, 2, ….
+    """
+    rows, before = len(audio), F.pad(audio, (1, 0))[:, :-1]
+    low, high = (math.log(x) for x in STRETCH)
+    chosen = torch.rand(rows, 1) < share
+    factor = torch.where(chosen, (low + (high - low) * torch.rand(rows, 1)).exp(), 1.0).to(audio.device)
+    gaps = torch.where(chosen, GAP * torch.rand(rows, 2), 0.0).to(audio.device)
+    steps = torch.where(audio, factor, 1.0)
+    steps = steps + gaps[:, :1] * (audio & ~before) + gaps[:, 1:] * (before & ~audio)
+    return steps.cumsum(1) - steps[:, :1]
+
+
 def losses(
-    model: Qwen2AudioForConditionalGeneration, head: CTCHead, batch: Batch, audio_id: int, smoothing: float
+    model: Qwen2AudioForConditionalGeneration,
+    head: CTCHead,
+    batch: Batch,
+    audio_id: int,
+    smoothing: float,
+    shift: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy per answer token and CTC per phoneme."""
+    """Cross-entropy per answer token and CTC per phoneme. ``shift``: share of the examples at `shifted` positions."""
     states, pooled = encode(model.model.audio_tower, batch.mel, batch.frames)
     audio = model.model.multi_modal_projector(pooled)
     state_lengths, token_lengths = frame_lengths(batch.frames)
@@ -145,8 +169,12 @@ def losses(
     embeds = model.get_input_embeddings()(ids)
     keep = torch.arange(audio.shape[1], device=audio.device)[None, :] < token_lengths[:, None]
     embeds = embeds.masked_scatter((batch.ids == audio_id)[..., None], audio[keep].to(embeds.dtype))
-    # Right-padded and causal: padding is never attended to, so no mask is needed.
-    hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    # Right-padded and causal: padding is never attended to, so no mask is needed. Beside positions it is: without one,
+    # transformers takes a step other than 1 for the beginning of another sequence.
+    places = (
+        {"position_ids": shifted(batch.ids == audio_id, shift), "attention_mask": torch.ones_like(ids)} if shift else {}
+    )
+    hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False, **places).last_hidden_state
     logits = model.lm_head(hidden[:, :-1][batch.answer[:, 1:]])
     ce = F.cross_entropy(logits.float(), batch.ids[:, 1:][batch.answer[:, 1:]], label_smoothing=smoothing)
     log_probs = head(states).float().log_softmax(-1).transpose(0, 1)
@@ -201,6 +229,14 @@ def learning_rate(progress: float, step: int, peak: float, warmup: int) -> float
     return peak * min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, (1 - progress) / 0.6))
 
 
+def share(text: str) -> tuple[str, float]:
+    """`words=0.6` as a kind of example and its share."""
+    kind, _, value = text.partition("=")
+    if kind not in SHARES:
+        raise argparse.ArgumentTypeError(f"no kind of example: {kind!r}; there are {', '.join(SHARES)}")
+    return kind, float(value)
+
+
 def hardware(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
@@ -221,9 +257,10 @@ def train(args: argparse.Namespace) -> None:
     run = RUNS / args.name
     run.mkdir(parents=True, exist_ok=True)
     processor = AutoProcessor.from_pretrained(tokenizer.make(args.size))
-    data = Training(args.size, processor, args.seed, args.batch_seconds)
-    if args.init:
-        data.mix_from = 0  # it hears already
+    data = Training(args.size, processor, args.seed, args.batch_seconds, dict(args.shares))
+    if args.init or args.mix_from is not None:
+        data.mix_from = args.mix_from or 0  # a model to begin from hears already
+    data.lengthen = args.lengthen
     data.table = load_table(run / "phonemes.json", data.parts)
     ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
     torch.manual_seed(args.seed)
@@ -275,7 +312,8 @@ def train(args: argparse.Namespace) -> None:
         for group in optimiser.param_groups:
             group["lr"] = lr
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
-            ce, ctc = losses(model, head, batch, audio_id, args.smoothing)
+            shift = args.shift if step >= data.mix_from else 0.0
+            ce, ctc = losses(model, head, batch, audio_id, args.smoothing, shift)
         optimiser.zero_grad(set_to_none=True)
         (ce + CTC_WEIGHT * ctc).backward()
         figures = torch.stack([ce.detach(), ctc.detach(), batch.frames.sum() / 100])
@@ -311,6 +349,13 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--name", default=None, help="of the run's directory; the size by default")
     parser.add_argument("--init", type=Path, help="an exported model to start from, where there is no checkpoint yet")
+    parser.add_argument(
+        "--shares", type=share, nargs="+", default=[*SHARES.items()], metavar="KIND=SHARE",
+        help="of examples once all are mixed, such as words=0.6 english=0.4; all kinds by default",
+    )  # fmt: skip
+    parser.add_argument("--mix-from", type=int, help="step from which all kinds are mixed; the size's own by default")
+    parser.add_argument("--lengthen", type=int, default=0, help="steps over which examples grow longer then")
+    parser.add_argument("--shift", type=float, default=0.0, help="share of examples whose positions are shifted then")
     parser.add_argument("--steps", type=int, default=0, help="length of the schedule; the size's own by default")
     parser.add_argument("--minutes", type=float, default=0.0, help="length of the schedule in minutes of stepping")
     parser.add_argument("--stop-at", type=int, default=0, help="stop after this step whatever the schedule says")
