@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import fewhertz
 from fewhertz import audio, checkpoint, run
 from fewhertz.cli import app
-from fewhertz.method import METHODS
+from fewhertz.method import METHODS, RECOMMENDED, parse
 from fewhertz.pocket import path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -286,7 +286,11 @@ def test_methods() -> None:
     by_name = {row["name"]: row for row in rows}
     assert by_name["ltbm"]["parameters"] == {"window": "0.32s"} and by_name["pool"]["fixed_budget"]
     assert by_name["segmentwise"]["needs"] == ["scores"] and not by_name["unseg"]["fixed_budget"]
+    default = parse(RECOMMENDED)
+    assert [row["name"] for row in rows if row["recommended"]] == [default.name] and default.sizes
     table, markdown = fewhertz_("methods").stdout, fewhertz_("methods", "--markdown").stdout
+    marked = [line.split()[0] for line in table.splitlines() if line.split()[1:2] == ["*"]]
+    assert marked == [default.name] and table.splitlines()[-1].startswith(f"* recommended: {RECOMMENDED}")
     for row in rows:
         assert f"| `{row['name']}` |" in markdown
         assert any(line.split()[:1] == [row["name"]] and row["summary"] in line for line in table.splitlines())

@@ -370,7 +370,7 @@ class _JsonWriter(_Writer):
 def method_rows() -> list[dict[str, Any]]:
     """What there is to know about each method, from the registry."""
     import fewhertz.methods  # noqa: F401
-    from fewhertz.method import METHODS, Method
+    from fewhertz.method import METHODS, RECOMMENDED, Method, parse
 
     common = {f.name: f.default for f in dataclasses.fields(Method)}
     rows = []
@@ -384,6 +384,7 @@ def method_rows() -> list[dict[str, Any]]:
                 "needs": sorted(cls.needs),
                 "parameters": {f.name: f"{f.default}{f.metadata.get('unit', '')}" for f in own},
                 "summary": re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph)[0],
+                "recommended": name == parse(RECOMMENDED).name,
             }
         )
     return rows
@@ -412,7 +413,9 @@ def methods(
     markdown: Annotated[bool, typer.Option("--markdown", help="The table of the README.")] = False,
     modules: IMPORT = None,
 ) -> None:
-    """List the methods: budget, needs, parameters with their defaults."""
+    """List the methods: budget, needs, parameters with their defaults. The recommended one is marked."""
+    from fewhertz.method import RECOMMENDED
+
     _import(modules)
     if as_json:
         for row in method_rows():
@@ -422,8 +425,10 @@ def methods(
     else:
         _table(
             ["method", "budget", "needs", "parameters", "what it does"],
-            [[row["name"], *_cells(row, "{}={}"), row["summary"]] for row in method_rows()],
+            [[row["name"] + " *" * row["recommended"], *_cells(row, "{}={}"), row["summary"]] for row in method_rows()],
         )
+        plain = RECOMMENDED.partition("+")[0]
+        print(f"* recommended: {RECOMMENDED}; {plain} alone where an engine cannot be told so")
 
 
 def _table(head: list[str], rows: list[list[str]]) -> None:

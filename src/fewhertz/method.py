@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fewhertz.plan import Plan
 
 METHODS: dict[str, type[Method]] = {}
+RECOMMENDED = "ward+time+sizes"  # chosen on dev: docs/training-free.md
 IDENTITY = "pool@keep=1"  # spec of the uncompressed model, where one has to be worn
 Positions: TypeAlias = Literal["packed", "time"]
 
