@@ -46,6 +46,7 @@ from openai import AsyncOpenAI, OpenAIError
 
 import fewhertz
 from fewhertz import audio, results, run
+from fewhertz.method import IDENTITY
 from fewhertz.metrics import METRICS
 
 REPO = Path(__file__).parents[1]
@@ -56,6 +57,7 @@ LONGEST = 64  # new tokens, as recipes/claims.py has it
 UP = 300.0  # seconds that a server may take to come up
 MEMORY_EVERY = 1.0  # seconds
 LISTS = ("synthetic-test", "strings-test")
+SPECS = (IDENTITY, "pool@keep=1/2", "ward@keep=1/3+time+sizes")  # a server made for the last takes all
 KEEPS = ("1", "1/2", "1/4")
 # eager: what vLLM compiles at its start takes minutes of a CPU
 ENGINE = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "32"]
@@ -75,12 +77,12 @@ def about(what: str, **configuration: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def served() -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
+def served(method: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
     """A server of pocket, and the seconds after which it was up."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [FEWHERTZ, "serve", "pocket", "--method", "pool@keep=1/2", "--trust-request-mm-kwargs", *SERVER]
+    command = [FEWHERTZ, "serve", "pocket", "--method", method, "--trust-request-mm-kwargs", *SERVER]
     log = Path(tempfile.mkstemp(prefix="fewhertz-serving-", suffix=".log")[1])
     began = time.perf_counter()
     with log.open("wb") as said:
@@ -157,10 +159,9 @@ def words(
         return found
 
     wer, compared = METRICS["wer"], []
-    with served() as (address, _, _):
-        for name, keep in itertools.product(LISTS, KEEPS[:2]):
-            spec = f"pool@keep={keep}"
-            cell = results.cell(REPO / "results", name, "pocket", results.BASELINE if keep == "1" else spec)
+    with served(SPECS[-1]) as (address, _, _):
+        for name, spec in itertools.product(LISTS, SPECS):
+            cell = results.cell(REPO / "results", name, "pocket", results.BASELINE if spec == IDENTITY else spec)
             theirs = {one["id"]: one["output"] for one in results.read_samples(cell.file)}
             some = rows_of(manifests / f"{name}.jsonl", rows)
             ours = asyncio.run(answers(address, [manifests / one["audio"] for one in some], spec))
@@ -183,7 +184,11 @@ def words(
             )
             print(json.dumps(compared[-1] | {"texts_that_differ": len(differ)}), flush=True)
     what = "word error rate (%) of pocket through fewhertz serve, against fewhertz eval's result files, same clips"
-    save(about(what, server=SERVER, prompt=PROMPT, clients=clients, longest=LONGEST) | {"rows": compared}, out)
+    save(
+        about(what, method=SPECS[-1], server=SERVER, prompt=PROMPT, clients=clients, longest=LONGEST)
+        | {"rows": compared},
+        out,
+    )
 
 
 @dataclass
@@ -318,7 +323,7 @@ def load(
 ) -> None:
     """Throughput, time to the first token and memory under load, all audio tokens against half and a quarter."""
     parts = {}
-    with served() as (address, server, up):
+    with served(f"{method}@keep=1/2") as (address, server, up):
         for name, few in (("every recording new", None), ("16 recordings, again and again", 16)):
             made = Recordings(manifests / "synthetic-test.jsonl", recording, few)
             tallies, memory = asyncio.run(under_load(address, server.pid, made, method, clients, seconds, turn))

@@ -133,8 +133,6 @@ def run(results: Path, manifests: Path, tasks: Sequence[str], models: Sequence[s
     )
 
 
-# --- what docs/training-free.md says of them
-
 SEVEN_BILLION = (
     "fewhertz eval Qwen/Qwen2-Audio-7B-Instruct --task librispeech --subset other --limit 500 --batch-size 8 "
     + " ".join(f"--method {method}{told}" for method in METHODS for told in PRESENTATIONS)

@@ -134,9 +134,6 @@ def measured_on(task: Asked) -> list[str]:
     return [*ours, CONTROL_FR.name, FRENCH_THIRD.name] if task == FRENCH else ours
 
 
-# --- the page
-
-
 def summary(root: Path, name: str) -> dict[str, Any]:
     """How an adapter was trained, and what that took."""
     return json.loads((root / claims.RECOVERY / f"{name}.json").read_text("utf-8"))
