@@ -22,7 +22,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -50,11 +49,13 @@ from fewhertz.method import IDENTITY
 from fewhertz.metrics import METRICS
 
 REPO = Path(__file__).parents[1]
+sys.path.insert(0, str(REPO / "tests_vllm"))
+from engines import server  # noqa: E402
+
 FEWHERTZ = str(Path(sys.executable).with_name("fewhertz"))
 RATE = 16_000  # samples per second that pocket reads
 PROMPT = run.PROMPTS["transcribe"]
 LONGEST = 64  # new tokens, as recipes/claims.py has it
-UP = 300.0  # seconds that a server may take to come up
 MEMORY_EVERY = 1.0  # seconds
 LISTS = ("synthetic-test", "strings-test")
 SPECS = (IDENTITY, "pool@keep=1/2", "ward@keep=1/3+time+sizes")  # a server made for the last takes all
@@ -79,31 +80,10 @@ def about(what: str, **configuration: Any) -> dict[str, Any]:
 @contextmanager
 def served(method: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
     """A server of pocket, and the seconds after which it was up."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [FEWHERTZ, "serve", "pocket", "--method", method, "--trust-request-mm-kwargs", *SERVER]
     log = Path(tempfile.mkstemp(prefix="fewhertz-serving-", suffix=".log")[1])
     began = time.perf_counter()
-    with log.open("wb") as said:
-        options = ["--host", "127.0.0.1", "--port", str(port)]
-        server = subprocess.Popen([*command, *options], stdout=said, stderr=said, start_new_session=True)
-        try:
-            while True:
-                if server.poll() is not None or time.perf_counter() - began > UP:
-                    raise RuntimeError(f"the server did not come up: see {log}")
-                try:
-                    if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}/v1", server, time.perf_counter() - began
-        finally:
-            server.terminate()
-            try:
-                server.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.pid, signal.SIGKILL)
+    with server("pocket", log, "--method", method, "--trust-request-mm-kwargs", *SERVER) as (address, process):
+        yield address, process, time.perf_counter() - began
     log.unlink()
 
 

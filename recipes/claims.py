@@ -129,9 +129,14 @@ class Gain:
     def __str__(self) -> str:
         mark = {1: " ✓", -1: " ✗", 0: ""}[self.sign]
         digits = 2 if max(abs(self.low), abs(self.high)) < 2 else 1
-        # rounded first, and then nothing is −0
-        value, low, high = (f"{round(x, digits) + 0.0:+.{digits}f}" for x in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]{mark}"
+        return f"{signed(self.value, self.low, self.high, digits)}{mark}"
+
+
+def signed(value: float, low: float, high: float, digits: int) -> str:
+    """A difference and its interval."""
+    # rounded first, and then nothing is −0
+    shown, *ends = (f"{round(x, digits) + 0.0:+.{digits}f}" for x in (value, low, high))
+    return f"{shown} [{', '.join(ends)}]"
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,16 @@ class Measured:
 
     def hertz(self, task: Asked, spec: str | With) -> float:
         return self.result(task, spec)["rate_hz"]["after"]
+
+    def there(self, task: Asked, *specs: str | With) -> bool:
+        """Whether all of some cells have been measured."""
+        return all(self.cell(task, spec).exists() for spec in specs)
+
+    def number(self, task: Asked, spec: str | With) -> str:
+        """A score; a dash where its cell is missing."""
+        if not self.there(task, spec):
+            return "–"
+        return f"{self.score(task, spec)['score']:.{2 if task.metric == 'cider' else 1}f}"
 
 
 def at(method: str, keep: str) -> str:
@@ -546,7 +561,7 @@ def readme_table(measured: Measured) -> str:
         scores = {
             keep: " / ".join(f"{measured.score(task, at(method, keep))['score']:.1f}" for task in SPEECH)
             for keep in FEW
-            if measured.cell(STRINGS, at(method, keep)).exists()
+            if measured.there(STRINGS, at(method, keep))
         }
         rows.append([f"`{method}`", *(scores.get(keep, "–") for keep in FEW)])
     hertz = [f"{measured.hertz(SENTENCES, at('pool', keep)):.1f} Hz ({keep})" for keep in FEW]

@@ -163,10 +163,10 @@ def section(root: Path) -> str:
     notes = {other.name: told for other in OTHERS if (told := _note(root, other.name))}
     parts = [_models(root, notes)] if notes else ["The models of `recipes/other_models.py` have not been measured yet."]
     there = [(of(root, name), task) for name in notes for task in TASKS]
-    there = [(measured, task) for measured, task in there if measured.cell(task, BASELINE).exists()]
+    there = [(measured, task) for measured, task in there if measured.there(task, BASELINE)]
     parts += [_rows(measured, task) for measured, task in there]
     if there:
-        own = [(of(root, MODEL), task) for task in TASKS if of(root, MODEL).cell(task, BASELINE).exists()]
+        own = [(of(root, MODEL), task) for task in TASKS if of(root, MODEL).there(task, BASELINE)]
         parts.append("**Does it hold?**\n\n" + "\n".join(f"- {_verdict(*one)}" for one in [*there, *own]))
     return "\n\n".join([*parts, NOT_MEASURED, _command()])
 
@@ -181,7 +181,7 @@ def _models(root: Path, notes: dict[str, Record]) -> str:
     for name, told in notes.items():
         shape, how = told["shape"], told["training"]
         measured = of(root, name)
-        whole = [_cell(measured, task, BASELINE) for task in TASKS]
+        whole = [measured.number(task, BASELINE) for task in TASKS]
         shares = ", ".join(f"{100 * share:.0f} % {kind}" for kind, share in how["shares"])
         rows.append(
             [
@@ -194,7 +194,7 @@ def _models(root: Path, notes: dict[str, Record]) -> str:
             ]
         )
     heads = ["model", "size", "seed", "learnt from", *(f"{task.name}, WER with all tokens, %" for task in TASKS)]
-    own = " and ".join(f"{_cell(of(root, MODEL), task, BASELINE)} ({task.name})" for task in TASKS)
+    own = " and ".join(f"{of(root, MODEL).number(task, BASELINE)} ({task.name})" for task in TASKS)
     text = (
         "Two more models of the same class, from random weights and with other seeds. `words` are strings of spoken "
         "words, `english` synthetic sentences: what pocket learns from too, but neither took anything of its weights. "
@@ -205,20 +205,15 @@ def _models(root: Path, notes: dict[str, Record]) -> str:
         f"`{name}` on {task.name}"
         for name in notes
         for task in TASKS
-        if of(root, name).cell(task, BASELINE).exists() and of(root, name).score(task, BASELINE)["score"] > BAD
+        if of(root, name).there(task, BASELINE) and of(root, name).score(task, BASELINE)["score"] > BAD
     ]
     if bad:
         text += f" Above {BAD} % with all tokens, and so too bad to tell much: {', '.join(bad)}."
     return f"{text}\n\n{table(heads, rows)}"
 
 
-def _cell(measured: Measured, task: Asked, spec: str) -> str:
-    return f"{measured.score(task, spec)['score']:.1f}" if measured.cell(task, spec).exists() else "–"
-
-
 def _gain(measured: Measured, task: Asked, one: str, other: str) -> Gain | None:
-    there = measured.cell(task, one).exists() and measured.cell(task, other).exists()
-    return measured.gain(task, one, other) if there else None
+    return measured.gain(task, one, other) if measured.there(task, one, other) else None
 
 
 def _gains(measured: Measured, task: Asked, one: str, other: str, methods: Sequence[str] = METHODS) -> list[Gain]:
@@ -231,7 +226,7 @@ def _rows(measured: Measured, task: Asked) -> str:
     """Scores at the middle keep, gains with their intervals at every keep, and what ours costs."""
     rows = []
     for method in METHODS:
-        scores = [_cell(measured, task, claims.at(f"{method}{told}", MIDDLE)) for told in PRESENTATIONS]
+        scores = [measured.number(task, claims.at(f"{method}{told}", MIDDLE)) for told in PRESENTATIONS]
         gains = [
             _gain(measured, task, claims.at(f"{method}{TOLD}", keep), claims.at(method, keep)) or "–" for keep in KEEPS
         ]
@@ -247,7 +242,7 @@ def _rows(measured: Measured, task: Asked) -> str:
         for keep in KEEPS
         if (gain := _gain(measured, task, claims.at(f"{method}{TOLD}", keep), BASELINE))
     ]
-    base = _cell(measured, task, BASELINE)
+    base = measured.number(task, BASELINE)
     return (
         f"`{measured.model}`, {task.name} ({task.unit}; {base} with all tokens):\n\n{table(heads, rows)}\n\n"
         f"Gain over all tokens: {'; '.join(costs)}."

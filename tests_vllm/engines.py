@@ -1,15 +1,23 @@
-"""vLLM engines in this process, and how their answers are compared with transformers'."""
+"""vLLM engines in this process, servers in their own, and how answers are compared with transformers'."""
 
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 
+UP = 240.0  # seconds that a server may take to start
 STEPS = 4  # new tokens that are compared, each by the log probabilities of all tokens
 
 
@@ -28,6 +36,39 @@ def engine(model: str | Path, method: str | None = None, **options: Any) -> Iter
         llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()
+
+
+@contextmanager
+def server(model: str, log: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A running server of `fewhertz serve`; gives its address and its process. What it says goes to `log`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("fewhertz")), "serve", model, *options]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    # the engine in a process of its own, as with any user
+    environment = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [*command, *address], stdout=said, stderr=said, env=environment, start_new_session=True
+        )
+        try:
+            end = time.monotonic() + UP
+            while True:
+                assert process.poll() is None and time.monotonic() < end, log.read_text()[-4000:]
+                try:
+                    if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}/v1", process
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # its workers too
+                process.wait()
 
 
 def answers(llm: Any, prompts: list[dict[str, Any]], steps: int = STEPS) -> list[Any]:

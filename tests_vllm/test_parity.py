@@ -31,11 +31,7 @@ def test_family(family: str, tmp_path: Path, parity: list[dict[str, Any]]) -> No
     layout = LAYOUTS[family]
     model = checkpoints.write(family, tmp_path)
     processor = checkpoints.processor_of(family)
-    clips = [[checkpoints.wave(3.2, 0)]]
-    if layout.clips > 1:
-        clips.append([checkpoints.wave(3.2, 1), checkpoints.wave(2.1, 2)])
-    if layout.longest:
-        clips.append([checkpoints.wave(layout.longest, 3)])
+    clips = clips_of(layout)
     specs = [f"{name}@keep={keep}" for name in METHODS for keep in KEEPS if layout.scores or name != "segmentwise"]
     cases = [(waves, spec) for waves in clips for spec in specs]
     # all in one batch: methods, keeps and lengths side by side, and the same clips under many of them
@@ -88,6 +84,16 @@ def request(family: str, processor: Any, waves: list[Any], spec: str | None) -> 
     ids = processor.tokenizer(checkpoints.text_of(family, len(waves)))["input_ids"]
     asked = {"mm_processor_kwargs": {"audio_compression": spec}} if spec else {}
     return {"prompt_token_ids": ids, "multi_modal_data": {"audio": [(w, 16000) for w in waves]}} | asked
+
+
+def clips_of(layout: checkpoints.Layout) -> list[list[Any]]:
+    """One clip; two, where vLLM takes so many; and one beyond a window, where the family reads it."""
+    clips = [[checkpoints.wave(3.2, 0)]]
+    if layout.clips > 1:
+        clips.append([checkpoints.wave(3.2, 1), checkpoints.wave(2.1, 2)])
+    if layout.longest:
+        clips.append([checkpoints.wave(layout.longest, 3)])
+    return clips
 
 
 def runs(inputs: dict[str, Any]) -> list[int]:

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +15,7 @@ import openai
 import pytest
 import soundfile
 import soxr
+from engines import server
 
 import fewhertz
 from fewhertz import audio, parse
@@ -31,41 +26,7 @@ from fewhertz.vllm.serve import command
 
 SAMPLES = sorted((Path(path()) / "samples").glob("*.flac"))
 WORN = "ward@keep=1/3+time+sizes"
-UP = 240.0  # seconds that a server may take to start
-
-
-@contextmanager
-def server(model: str, log: Path, *options: str) -> Iterator[str]:
-    """A running server; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fewhertz_command = [str(Path(sys.executable).with_name("fewhertz")), "serve", model]
-    small = ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8", "--kv-cache-memory-bytes", "200000000"]
-    address = ["--host", "127.0.0.1", "--port", str(port)]
-    # the engine in a process of its own, as with any user
-    environment = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*fewhertz_command, *options, *small, *address], stdout=out, stderr=subprocess.STDOUT, env=environment
-        )
-        try:
-            end = time.monotonic() + UP
-            while True:
-                assert process.poll() is None and time.monotonic() < end, log.read_text()[-4000:]
-                try:
-                    if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+SMALL = ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8", "--kv-cache-memory-bytes", "200000000"]
 
 
 def client_of(address: str) -> openai.OpenAI:
@@ -80,7 +41,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(log: Path) -> Iterator[openai.OpenAI]:
     options = ["--method", WORN, "--max-model-len", "2048", "--trust-request-mm-kwargs"]
-    with server("pocket", log, *options) as address:
+    with server("pocket", log, *options, *SMALL) as (address, _):
         yield client_of(address)
 
 
@@ -182,7 +143,10 @@ def test_transcriptions(tmp_path: Path) -> None:
     clip = "<|audio_start|> <|audio_pad|> <|audio_end|>"
     talk = "{% for m in messages %}{% for c in m['content'] %}" + clip + "{% endfor %}{% endfor %}"
     (model / "chat_template.jinja").write_text(talk)
-    with server(str(model), tmp_path / "log", "--method", "pool@keep=1/3", "--max-model-len", "2048") as address:
+    with server(str(model), tmp_path / "log", "--method", "pool@keep=1/3", "--max-model-len", "2048", *SMALL) as (
+        address,
+        _,
+    ):
         client = client_of(address)
         wave = soxr.resample(checkpoints.wave(3.0, 0), 16000, 44100)
         file = ("a.flac", base64.b64decode(encoded(wave, 44100, "flac")))

@@ -13,7 +13,7 @@ import torch
 from checkpoints import LAYOUTS, reference
 from engines import STEPS, answers, distance, engine, logprobs, rows
 from PIL import Image
-from test_parity import NEAR, request, runs
+from test_parity import NEAR, clips_of, request, runs
 from test_real_weights import POCKET, ask, pocket, prompt, wanted
 
 from fewhertz.method import parse
@@ -103,11 +103,7 @@ def test_family(family: str, tmp_path: Path, parity: list[dict[str, Any]]) -> No
     omni = family.endswith("omni")
     model = checkpoints.write(family, tmp_path)
     made = checkpoints.processor_of(family)
-    clips = [[checkpoints.wave(3.2, 0)]]
-    if layout.clips > 1:
-        clips.append([checkpoints.wave(3.2, 1), checkpoints.wave(2.1, 2)])
-    if layout.longest:
-        clips.append([checkpoints.wave(layout.longest, 3)])
+    clips = clips_of(layout)
     names = ["pool", "ward"] + ["segmentwise"] * layout.scores
     specs = [f"{name}@keep={keep}+time+sizes" for name in names for keep in ("1", "1/2", "1/4")]
     specs += ["ward@keep=1/4+time", "ward@keep=1/4+sizes", "ward@keep=1/4"]
@@ -133,9 +129,9 @@ def test_family(family: str, tmp_path: Path, parity: list[dict[str, Any]]) -> No
 
 def seen(family: str, made: Any, waves: list[Any], spec: str, image: Any) -> dict[str, Any]:
     """A prompt with its clips, and an image before them."""
-    if image is None:
-        return request(family, made, waves, spec)
     asked = request(family, made, waves, spec)
+    if image is None:
+        return asked
     asked["prompt_token_ids"] = made.tokenizer(checkpoints.text_of(family, len(waves), image=True))["input_ids"]
     asked["multi_modal_data"]["image"] = image
     return asked

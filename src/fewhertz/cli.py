@@ -221,11 +221,7 @@ def run(
     asked = _prompt(task, prompt, question)
     _check_chunk(chunk)
     with _bad_usage():
-        if method is not None:
-            fewhertz.parse(method)  # before a model is read
-        _quiet()
-        with _told():
-            wearing, processor = fewhertz.load(model, method, adapter=adapter, device=device, dtype=dtype)
+        wearing, processor = _load(model, method, adapter=adapter, device=device, dtype=dtype)
 
     from fewhertz.run import pieces
 
@@ -246,6 +242,15 @@ def run(
             writer.close()
     if writer.failed:
         raise typer.Exit(1)
+
+
+def _load(model: str, method: str | None, **how: Any) -> tuple[Any, Any]:
+    """A model that wears a method, and its processor."""
+    if method is not None:
+        fewhertz.parse(method)  # before a model is read
+    _quiet()
+    with _told():
+        return fewhertz.load(model, method, **how)
 
 
 def _check_chunk(chunk: float | None) -> None:
@@ -414,7 +419,7 @@ def methods(
     modules: IMPORT = None,
 ) -> None:
     """List the methods: budget, needs, parameters with their defaults. The recommended one is marked."""
-    from fewhertz.method import RECOMMENDED
+    from fewhertz.method import RECOMMENDED, parse
 
     _import(modules)
     if as_json:
@@ -427,8 +432,7 @@ def methods(
             ["method", "budget", "needs", "parameters", "what it does"],
             [[row["name"] + " *" * row["recommended"], *_cells(row, "{}={}"), row["summary"]] for row in method_rows()],
         )
-        plain = RECOMMENDED.partition("+")[0]
-        print(f"* recommended: {RECOMMENDED}; {plain} alone where an engine cannot be told so")
+        print(f"* recommended: {RECOMMENDED}; {parse(RECOMMENDED).name} alone where an engine cannot be told so")
 
 
 def _table(head: list[str], rows: list[list[str]]) -> None:
@@ -978,15 +982,11 @@ def embed(
     _import(modules)
     _check_chunk(chunk)
     with _bad_usage():
-        if method is not None:
-            fewhertz.parse(method)  # before a model is read
+        wearing, processor = _load(model, method, device=device, dtype=dtype)
         from fewhertz.checkpoint import open_checkpoint
         from fewhertz.embed import embed as write
         from fewhertz.embed import identity
 
-        _quiet()
-        with _told():
-            wearing, processor = fewhertz.load(model, method, device=device, dtype=dtype)
         made = identity(wearing, open_checkpoint(model), model, chunk)
         stream = write(wearing, processor, files, out, made, chunk=chunk, batch_size=batch_size)
     failed = False
