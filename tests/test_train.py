@@ -390,6 +390,18 @@ def test_distillation_reads_no_label(tiny: Path, manifest: Path, tmp_path: Path)
         assert out[: len(said[i])].tolist() == said[i]
 
 
+def test_a_teacher_that_is_told_teaches_one_that_is_not(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    told, wish = "ward@keep=1/3+time+sizes", CPU | {"objective": "distill", "max_new_tokens": 5}
+    itself = train(tiny, told, manifest, tmp_path / "itself", teacher=told, **wish | {"steps": 1, "lr": 1e-9})
+    assert abs(itself.loss) < 1e-5
+    train(tiny, "ward@keep=1/3", manifest, tmp_path / "a", dev=manifest, teacher=told, **wish | {"steps": 6})
+    judged = metrics(tmp_path / "a", "dev_loss")
+    assert judged[0] > 1e-5 and judged[6] < judged[0]
+    train(tiny, "ward@keep=1/3", manifest, tmp_path / "b", dev=manifest, **wish | {"steps": 1})
+    assert metrics(tmp_path / "b", "dev_loss")[0] != judged[0]  # all tokens teach something else
+    assert adapter.read(tmp_path / "a").methods == ("ward@keep=1/3",)
+
+
 # --- what is saved
 
 CODE = """
@@ -705,6 +717,11 @@ def test_another_training_is_not_overwritten(tiny: Path, manifest: Path, trained
         (["-m", "none", "--keep", "1/2"], "the uncompressed model keeps all tokens"),
         (["-m", "pool@keep=1/2", "--targets", "q,x"], "targets are some of q,k,v,o, or all"),
         (["-m", "pool@keep=1/2", "--objective", "guess"], "labels or distill, got 'guess'"),
+        (
+            ["-m", "pool@keep=1/2", "--teacher", "pool@keep=1/2+time"],
+            "a teacher teaches where the objective is distill",
+        ),
+        (["-m", "pool@keep=1/2", "--objective", "distill", "--teacher", "nope"], "no method named 'nope'"),
         (["-m", "pool@keep=1/2", "--rank", "0"], "rank is at least 1"),
         (["-m", "pool@keep=1/2", "--accumulate", "9", "--batch-size", "8"], "cannot be cut into 9 parts"),
         (["-m", "pool@keep=1/2", "--task", "nope"], "no task 'nope'"),

@@ -840,7 +840,9 @@ def _tasks(names: list[str], options: dict[str, Any]) -> list[Any]:
     epilog="fewhertz train pocket --method pool@keep=1/3 --task train.jsonl --dev dev.jsonl --out adapter\n\n"
     "fewhertz train Qwen/Qwen2-Audio-7B-Instruct -m segment --keep 1/2..1/6 --task commonvoice --out adapter --bf16\n\n"
     "accelerate launch --config_file examples/ddp.yaml $(which fewhertz) train pocket -m pool@keep=1/2 "
-    "--objective distill --task audio.jsonl --out adapter",
+    "--objective distill --task audio.jsonl --out adapter\n\n"
+    "fewhertz train pocket -m ward@keep=1/2 --objective distill --teacher ward@keep=1/2+time+sizes --task audio.jsonl "
+    "--out adapter",
 )
 def train(
     model: MODEL,
@@ -860,8 +862,12 @@ def train(
         list[str] | None, typer.Option(metavar="K …", help="Draw a keep for each batch: 1/2 1/3, or 1/2..1/6.")
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="labels: the right answer. distill: what the uncompressed model says; reads no labels.")
+        str, typer.Option(help="labels: the right answer. distill: what the teacher says; reads no labels.")
     ] = "labels",
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="What the teacher wears (distill); default: nothing, so all tokens."),
+    ] = None,
     targets: Annotated[str, typer.Option(help="What of the LLM is adapted: some of q,k,v,o, or all.")] = "q,k",
     rank: Annotated[int, typer.Option(help="Of LoRA.")] = 16,
     alpha: Annotated[int, typer.Option(help="Of LoRA.")] = 32,
@@ -879,7 +885,7 @@ def train(
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
     audio: FOLDER = None,
     prompt: ASK = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest output of the uncompressed model (distill).")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest output of the teacher (distill).")] = 256,
     bf16: Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")] = False,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
     cache: Annotated[
@@ -917,6 +923,7 @@ def train(
                 dtype=dtype,
                 say=_say,
                 objective=objective,
+                teacher=teacher,
                 keeps=keeps,
                 targets=targets,
                 rank=rank,

@@ -218,6 +218,9 @@ class _Run:
         self.stream = Stream(self.seconds[: len(learning)], settings.batch_size, settings.seed)
         self.steps = settings.steps or math.ceil(settings.epochs * len(learning) / settings.batch_size)
         self.asked, self.methods = methods, [checkpoint.fit(one) for one in methods]
+        self.teacher = UNCOMPRESSED if settings.teacher is None else checkpoint.fit(parse(settings.teacher))
+        if self.teacher.build(1) is not None:
+            raise ValueError(f"{self.teacher.name} is learned, and a teacher has learnt nothing: name another method")
         self.identity = self._identity(checkpoint, dtype)
         state = self._read_state()  # before a model is loaded
         self.saved = None if state is None else state[0]
@@ -343,7 +346,7 @@ class _Run:
         with torch.autocast(self.place.type, torch.bfloat16, enabled=self.settings.bf16):
             if self.settings.objective == "labels":
                 return cross_entropy(logits_of(self.model, call, said.shape[1], self.keeps_logits), said)
-            with torch.no_grad(), self.peft.disable_adapter(), self._wearing(UNCOMPRESSED):
+            with torch.no_grad(), self.peft.disable_adapter(), self._wearing(self.teacher):
                 teacher = logits_of(self.model, call, said.shape[1], self.keeps_logits)
             return divergence(logits_of(self.model, call, said.shape[1], self.keeps_logits), teacher, said)
 
@@ -419,7 +422,7 @@ class _Run:
 
     @torch.no_grad()
     def _outputs(self) -> dict[int, list[int]]:
-        """What the uncompressed model says of each sample, greedily; written down, so that it says it once."""
+        """What the teacher says of each sample, greedily; written down, so that it says it once."""
         taken = {sample for step in range(self.steps) for sample, _ in self.stream.batch(step)}
         own = self.net.generation_config.eos_token_id
         ends = {self.end, *(own if isinstance(own, list) else [own])}
@@ -438,14 +441,14 @@ class _Run:
             # whole, even where some of it is done: who stands beside a sample must not depend on an interruption
             if done.keys() >= set(batch := batches[number]):
                 continue
-            with self._wearing(UNCOMPRESSED):
+            with self._wearing(self.teacher):
                 call, _ = batch_of(self.ears, batch, self.ears.prompts(batch), [[] for _ in batch], self.pad)
                 out = self.net.generate(**call, **options, temperature=None)
             new = out[:, call["input_ids"].shape[1] :].tolist()
             cut = [next((i + 1 for i, token in enumerate(row) if token in ends), len(row)) for row in new]
             rows = zip(batch, new, cut, strict=True)
             journal.add([{"row": sample, "ids": ids[:n]} for sample, ids, n in rows if sample not in done])
-            self.say(f"the uncompressed model's outputs: {number + 1} of {len(batches)} batches")
+            self.say(f"the teacher's outputs: {number + 1} of {len(batches)} batches")
         journal.close()
         self.accelerator.wait_for_everyone()
         return written()

@@ -19,7 +19,9 @@ class Settings:
 
     Args:
         objective: `"labels"`: cross-entropy on the right answer. `"distill"`: no label is read; on its own greedy
-            outputs, the uncompressed model's next-token distributions are matched (Kullback–Leibler).
+            outputs, the teacher's next-token distributions are matched (Kullback–Leibler).
+        teacher: spec that the teacher wears, for `"distill"`: with `+time+sizes`, an adapter learns to do without being
+            told; `None`: the uncompressed model teaches.
         keeps: one is drawn for each batch, so that one adapter serves them all; none: the method's own.
         targets: projections of the LLM that are adapted: some of `q,k,v,o`, or `all` of its linear layers.
         rank: r of LoRA.
@@ -37,7 +39,7 @@ class Settings:
         checkpointing: compute the LLM's activations again for its gradients, for want of memory.
         cache: directory in which encoded audio is kept, for other trainings on the same model and audio.
         cache_gb: memory of the host for encoded audio, in GB.
-        max_new_tokens: longest output of the uncompressed model, for `"distill"`.
+        max_new_tokens: longest output of the teacher, for `"distill"`.
         seed: of data order, first weights and dropout.
 
     Raises:
@@ -45,6 +47,7 @@ class Settings:
     """
 
     objective: Literal["labels", "distill"] = "labels"
+    teacher: str | None = None
     keeps: tuple[Fraction, ...] = ()
     targets: str = "q,k"
     rank: int = 16
@@ -68,6 +71,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.objective not in ("labels", "distill"):
             raise ValueError(f"the objective is labels or distill, got {self.objective!r}")
+        if self.teacher is not None and self.objective != "distill":
+            raise ValueError("a teacher teaches where the objective is distill: labels are learnt without one")
         for name in ("rank", "alpha", "batch_size", "accumulate", "every", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")
