@@ -1,5 +1,5 @@
-# make demo · test · test-vllm · lint · bench · bench-vllm · reproduce · claims · training-free · recovery · pocket: each sets up
-# what it needs in .venv
+# make demo · test · test-vllm · lint · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
+# pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-vllm lint bench bench-vllm reproduce claims training-free recovery pocket clean
+.PHONY: demo test test-vllm lint bench bench-vllm reproduce claims training-free other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m fewhertz.demo
@@ -31,6 +31,8 @@ lint: $(READY)
 bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/methods.py --out results/bench/methods.json
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/prefill.py --out results/bench/prefill.json
+	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
+	HF_HUB_OFFLINE=1 $(BIN)/python bench/told.py --out results/bench/told.json
 
 # what docs/serving.md says of vLLM: half an hour on 2 cores
 bench-vllm: $(READY) $(VLLM_READY)
@@ -56,6 +58,13 @@ training-free: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists $(LISTS) --out out/dev
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
 	$(BIN)/python -m recipes.training_free run --results $(RESULTS)
+
+# two models of another seed and shape, trained apart from pocket, under the grid's main rows: half a day on 2 cores
+other-models: $(READY)
+	$(BIN)/python -m recipes.pocket.prepare
+	$(BIN)/python -m recipes.other_models train --results $(RESULTS)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
+	$(BIN)/python -m recipes.other_models run --results $(RESULTS)
 
 # LoRA adapters, trained and measured: hours on 2 cores
 recovery: $(READY)
