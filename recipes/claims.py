@@ -502,9 +502,9 @@ recovery` trains the adapters and measures theirs.
 
 **What this is.** Three papers make claims about fewer audio tokens, on models of 7 billion parameters. Here they are
 tested on *pocket*, a model of the Qwen2-Audio class of {parameters} million parameters that we trained ourselves and
-ship (weights `{sha}`), greedy; training-free up to claim {free}, then with LoRA adapters. A claim that fails here may
-hold for a large model; what is shown is whether it follows from the method alone. pocket is far from a good model: with
-all tokens it scores {whole}.
+ship (weights `{sha}`), greedy; training-free up to claim {free} and in the last one, with LoRA adapters in between. A
+claim that fails here may hold for a large model; what is shown is whether it follows from the method alone. pocket is
+far from a good model: with all tokens it scores {whole}.
 
 **How to read it.** A gain is how much better the first method is than the second, in units of the metric, above 0
 always meaning better, with its 95 % interval: a paired bootstrap over groups (a speaker of word strings, a sentence, a
@@ -516,11 +516,11 @@ is expected to be marked. Test lists, nothing chosen on them.
 
 def page(measured: Measured) -> str:
     """The text of docs/claims.md."""
-    from . import recovery  # which is made of this
+    from . import recovery, training_free  # which are made of this
 
     base = measured.result(STRINGS, BASELINE)
     whole = ", ".join(f"{measured.score(task, BASELINE)['score']:.3g} ({task.name}, {task.unit})" for task in TASKS)
-    claims = [make(measured) for make in (*CLAIMS, *recovery.CLAIMS)]
+    claims = [make(measured) for make in (*CLAIMS, *recovery.CLAIMS, training_free.claim)]
     rows = [[i, claim.title, claim.short, claim.verdict] for i, claim in enumerate(claims, 1)]
     data = [
         [task.name, f"`{task.label}`", one["n"], one["groups"], task.unit, f"{one['rate_hz']['before']:.1f}"]

@@ -48,6 +48,19 @@ def keep(method: str, divisor: int) -> str:
     return claims.at(method, f"1/{divisor}")
 
 
+def _taught(teacher: str | None) -> dict[str, Any]:
+    return {"objective": "distill", "max_new_tokens": 64, "teacher": teacher}
+
+
+def _stem(method: str) -> str:
+    """Of the names of a method's trials at ×3."""
+    return method.replace("+time+sizes", "-told")
+
+
+def _for(steps: int, method: str) -> Trial:
+    return Trial(f"{_stem(method)}-3-{steps}", keep(method, 3), settings={"steps": steps, "every": min(steps, 100)})
+
+
 GRID = [Trial(f"{method}-{k}", keep(method, k)) for method in METHODS for k in DIVISORS]
 CONTROL, CONTROL_FR = Trial("none", "none"), Trial("none-fr", "none", "fr")
 UNSEG = Trial("unseg", "unseg")
@@ -62,12 +75,20 @@ SHAPES = [
 ]
 TOLD = [Trial(f"{method}-told-{k}", keep(f"{method}+time+sizes", k)) for method in ("pool", "ward") for k in (2, 3)]
 LEARNED = [Trial("conv-2", keep("conv", 2)), Trial("conv-3", keep("conv", 3))]
+# what a shorter and a longer training leave; 300 steps are among the trials above, but for `ward` as published
+SHORT, LONG = (25, 100), 600
+LADDER = ("pool", "pool+time+sizes", "ward", "ward+time+sizes")
+WARD = Trial("ward-3", keep("ward", 3))
 # what did best alone, together
 ALL_OF_IT = {"objective": "distill", "max_new_tokens": 64, "targets": "all"}
 COMBINED = [Trial(f"combined-{k}", keep("conv+time+sizes", k), settings=ALL_OF_IT) for k in (2, 3)]
 FRENCH_THIRD = Trial("pool-3-fr", THIRD, "fr")
 DISTILLED = Trial("pool-3-distill", THIRD, settings={"objective": "distill", "max_new_tokens": 64})
+UNTOLD = [Trial(f"ward-untold-{k}", keep("ward", k), settings=_taught(keep("ward+time+sizes", k))) for k in (2, 3)]
+UNTAUGHT = Trial("ward-distill-3", keep("ward", 3), settings=_taught(None))
 RANGE = Trial("pool-range", "pool", settings={"keeps": tuple(Fraction(1, k) for k in DIVISORS)})
+FEWER = [WARD, *(_for(steps, method) for method in LADDER for steps in SHORT)]
+LONGER = [Trial(f"none-{LONG}", "none", settings={"steps": LONG}), *(_for(LONG, m) for m in LADDER if m != "ward")]
 RATES = [Trial(f"lr-{lr:g}", THIRD, settings={"lr": lr}) for lr in (1e-3, 1e-2)]
 TRIALS = [
     *RATES,
@@ -82,6 +103,10 @@ TRIALS = [
     CONTROL_FR,
     FRENCH_THIRD,
     UNSEG,
+    *FEWER,
+    *UNTOLD,
+    UNTAUGHT,
+    *LONGER,
 ]
 
 
@@ -390,7 +415,86 @@ def ranges(measured: Measured) -> Claim:
     )
 
 
-CLAIMS = (recovered, told, shapes, languages, tasks, objectives, ranges)
+def after(method: str, steps: int) -> str | With | None:
+    """The cell of a method at ×3 after so many steps, where there is one."""
+    if steps == 0:
+        return keep(method, 3)
+    stem = f"{_stem(method)}-3"
+    name = stem if steps == SETTINGS["steps"] else f"{stem}-{steps}"
+    return next((cell(trial) for trial in TRIALS if trial.name == name), None)
+
+
+def fewer(measured: Measured) -> Claim:
+    usual = SETTINGS["steps"]
+    steps = (0, *SHORT, usual, LONG)
+    whole = {0: BASELINE, usual: CONTROLLED, LONG: cell(LONGER[0], BASELINE)}
+    rows = [["all tokens", *(wer(measured, whole[n]) if n in whole else "–" for n in steps)]]
+    for method in LADDER:
+        rows.append([f"`{method}`", *(wer(measured, one) if (one := after(method, n)) else "–" for n in steps)])
+
+    def gain(task: Asked, one: str, other: str, steps: int, others: int) -> Gain | str:
+        a, b = after(one, steps), after(other, others)
+        return measured.gain(task, a, b) if a and b else "–"
+
+    over, sooner, equally, early, floor = [], [], [], [], []
+    for one, other in (("pool+time+sizes", "pool"), ("ward+time+sizes", "ward"), ("ward+time+sizes", "pool")):
+        for task in claims.SPEECH:
+            gains = [gain(task, one, other, n, n) for n in steps]
+            over.append([f"`{one}` over `{other}`, {task.name}", *gains])
+            if one.startswith(other):
+                equally += gains[1:]
+                soon = [gain(task, one, other, SHORT[0], n) for n in (SHORT[1], usual)]
+                sooner.append([f"`{one}` after {SHORT[0]} steps over `{other}`, {task.name}", *soon])
+                early += soon
+            floor.append(gains[-1])
+    equally, early, floor = ([one for one in some if isinstance(one, Gain)] for some in (equally, early, floor))
+    heads = ["steps", *(str(n) for n in steps)]
+    return Claim(
+        "Told when and how much, LoRA recovers in fewer steps, and to a lower floor",
+        "our own question",
+        f"`pool` and `ward` at ×3, told over as published, after equally many steps: {claims.tally(equally)}; "
+        f"told after {SHORT[0]} over as published after {SHORT[1]} and {usual}: {claims.tally(early)}; "
+        f"either, told, over `pool` as published after {LONG}: {claims.tally(floor)}",
+        f"better after equally many: {claims.word(equally)}; better after fewer: {claims.word(early)}; a lower floor: "
+        f"{claims.word(floor)}",
+        "WER, strings / sentences, at keep=1/3; each number of steps is a training with a schedule of its own.\n\n"
+        f"{claims.table(heads, rows)}\n\n{claims.table(['gain after steps', *heads[1:]], over)}\n\n"
+        + claims.table(["gain", f"after {SHORT[1]}", f"after {usual}"], sooner),
+    )
+
+
+def untold(measured: Measured) -> Claim:
+    rows, as_well, back = [], [], []
+    for k, trial in zip((2, 3), UNTOLD, strict=True):
+        plain, taught_by = keep("ward", k), keep("ward+time+sizes", k)
+        as_well += [measured.gain(task, cell(trial), taught_by) for task in claims.SPEECH]
+        back += [measured.gain(task, cell(trial), plain) for task in claims.SPEECH]
+        several: list[tuple[str, str | With]] = [
+            (f"`{plain}`, no adapter", plain),
+            (f"`{taught_by}`, no adapter: the teacher", taught_by),
+            (f"`{plain}`, taught by it", cell(trial)),
+        ]
+        if k == 3:
+            several.append((f"`{plain}`, taught by all tokens", cell(UNTAUGHT)))
+            several.append((f"`{plain}`, from labels", cell(WARD)))
+        for label, spec in several:
+            one = [measured.gain(task, spec, taught_by) if spec != taught_by else "–" for task in claims.SPEECH]
+            rows.append([label, wer(measured, spec), *one])
+    both = [measured.gain(task, cell(UNTOLD[1]), cell(UNTAUGHT)) for task in claims.SPEECH]
+    return Claim(
+        "What is told can be distilled into an adapter, so that packed, unweighted tokens do as well",
+        "our own question, for engines that know neither",
+        f"`ward` packed, its adapter taught by `ward+time+sizes`, over that teacher, ×2 and ×3: "
+        f"{claims.tally(as_well)}; over no adapter: {claims.tally(back)}; over an adapter that all tokens taught, ×3: "
+        f"{claims.tally(both)}",
+        f"better than the teacher: {claims.word(as_well)}; than no adapter: {claims.word(back)}; than one that all "
+        f"tokens taught: {claims.word(both)}",
+        claims.table(["", "strings / sentences", *(f"over the teacher, {t.name}" for t in claims.SPEECH)], rows)
+        + "\n\nLabels are read for the last row alone. All were trained for as many steps as the other adapters.",
+    )
+
+
+CLAIMS = (recovered, told, shapes, languages, tasks, objectives, ranges, fewer, untold)
 
 
 def adapters(root: Path) -> str:

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from fewhertz import curves
 from fewhertz.evaluate import specs
-from fewhertz.method import RECOMMENDED
+from fewhertz.method import RECOMMENDED, parse
 from fewhertz.metrics import METRICS, paired
 from fewhertz.results import BASELINE
 
-from . import claims
+from . import claims, letters, other_models, price
 from .claims import (
     ANSWERS,
     DOCS,
@@ -35,22 +35,24 @@ from .claims import (
     STRINGS,
     TASKS,
     Asked,
+    Claim,
     Gain,
     Measured,
 )
 
 MANIFESTS = REPO / "out"
 OURS = ("optimal", "ward")
+OURS_BEST = parse(RECOMMENDED).name
 PUBLISHED = (
     *("pool", "stride", "segment", "ltbm", "global-merge", "segmentwise", "visionzip", "random"),
     *("a-tome", "fastadasp", "sa-map", "vispruner", "cdpruner", "divprune", "dart", "evs"),
 )
 METHODS = (*PUBLISHED, *OURS)
-# the others drop tokens: what stays stands for itself, and its size says nothing
+# the others drop tokens: what stays stands for itself, so that `+sizes` changes nothing (`same`)
 MERGING = ("pool", "segment", "ltbm", "global-merge", "visionzip", "a-tome", "fastadasp", "sa-map", *OURS)
 AS_PUBLISHED, TIME, SIZES, TOLD = PRESENTATIONS = ("", "+time", "+sizes", "+time+sizes")
 KEEPS = ("1/2", "1/3", "1/4", "1/6", "1/10")
-AFFINITY = tuple(f"affinity(threshold={t})" for t in (0.95, 0.9, 0.8, 0.7))
+AFFINITY = tuple(parse(f"affinity(threshold={t})").spec for t in (0.95, 0.9, 0.8, 0.7))  # one of them is its default
 
 # what the default is chosen from and tuned on
 DEV = {
@@ -84,8 +86,20 @@ def named(method: str, presentation: str = AS_PUBLISHED) -> str:
 
 
 def at(method: str, presentation: str, keep: str) -> str:
-    """The spec of a cell."""
+    """The spec of a cell; written and not parsed, since the page names methods of `ideas` that it does not register."""
     return f"{method}@keep={keep}{presentation}"
+
+
+def same(method: str, presentation: str) -> str:
+    """The presentation whose cells are those of this one too: log 1 is 0, and `fewhertz.present` then says nothing."""
+    if method in MERGING or presentation not in (TIME, SIZES):
+        return presentation
+    return TOLD if presentation == TIME else AS_PUBLISHED
+
+
+def cell_of(method: str, presentation: str, keep: str) -> str:
+    """The spec of the cell that is run for a method under a presentation."""
+    return at(method, same(method, presentation), keep)
 
 
 def default(keep: str) -> str:
@@ -95,8 +109,7 @@ def default(keep: str) -> str:
 
 def matched(measured: Measured, task: Asked, cell: str) -> str:
     """The recommended default at the rate that another cell had."""
-    method, _, told = RECOMMENDED.partition("+")
-    return f"{method}@{round(measured.hertz(task, cell), 2):g}Hz+{told}"
+    return f"{OURS_BEST}@{round(measured.hertz(task, cell), 2):g}Hz{RECOMMENDED.removeprefix(OURS_BEST)}"
 
 
 def run(results: Path, manifests: Path, parts: Sequence[str], tasks: Sequence[str]) -> int:
@@ -111,7 +124,7 @@ def run(results: Path, manifests: Path, parts: Sequence[str], tasks: Sequence[st
 
 def _grid(presentation: str) -> Callable[[Path, Path, Asked], int]:
     def cells(results: Path, manifests: Path, task: Asked) -> int:
-        methods = [named(method, presentation) for method in METHODS]
+        methods = [named(method, presentation) for method in METHODS if same(method, presentation) == presentation]
         return claims.measure(task, specs(methods, KEEPS), results, manifests / "test")
 
     return cells
@@ -173,29 +186,18 @@ def dev(results: Path) -> Path:
     return results / "training-free" / "dev"
 
 
-def there(measured: Measured, task: Asked, *cells: str) -> bool:
-    """Whether all of some cells have been measured."""
-    return all(measured.cell(task, cell).exists() for cell in cells)
-
-
 def gain(measured: Measured, task: Asked, one: str, other: str) -> Gain | str:
     """How much better one cell is than another; a dash where one is missing."""
-    return measured.gain(task, one, other) if there(measured, task, one, other) else "–"
-
-
-def number(measured: Measured, task: Asked, cell: str) -> str:
-    """A score; a dash where the cell is missing."""
-    if not there(measured, task, cell):
-        return "–"
-    return f"{measured.score(task, cell)['score']:.{2 if task.metric == 'cider' else 1}f}"
+    return measured.gain(task, one, other) if measured.there(task, one, other) else "–"
 
 
 def missing(measured: Measured) -> list[str]:
     """How many cells of the grid have not been measured, by presentation, in words."""
     lacking = []
     for told in PRESENTATIONS:
-        cells = [(task, at(method, told, keep)) for task in TASKS for method in METHODS for keep in KEEPS]
-        if count := sum(not there(measured, task, cell) for task, cell in cells):
+        methods = [method for method in METHODS if same(method, told) == told]
+        cells = [(task, at(method, told, keep)) for task in TASKS for method in methods for keep in KEEPS]
+        if count := sum(not measured.there(task, cell) for task, cell in cells):
             lacking.append(f"{count} of {len(cells)} cells {f'with `{told}`' if told else 'as published'}")
     return lacking
 
@@ -214,13 +216,12 @@ class Cost:
 
     def __str__(self) -> str:
         digits = 2 if self.unit == "BLEU" else 1
-        value, low, high = (f"{round(x, digits) + 0.0:+.{digits}f}" for x in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}] {self.unit}"
+        return f"{claims.signed(self.value, self.low, self.high, digits)} {self.unit}"
 
 
 def lost(measured: Measured, task: Asked, cell: str, unit: str, relative: bool = False) -> Cost | None:
     """What a cell loses against all tokens: in units of the metric, or in % of the score."""
-    if not there(measured, task, cell):
+    if not measured.there(task, cell):
         return None
     one, scale = measured.gain(task, cell, BASELINE), 1.0
     if relative:
@@ -235,7 +236,7 @@ def quarter(measured: Measured, task: Asked, keep: str) -> Cost | None:
     are the rate of errors mixed alike, and one paired bootstrap redraws all three.
     """
     cell, pool = default(keep), at("pool", AS_PUBLISHED, keep)
-    if not there(measured, task, cell, pool):
+    if not measured.there(task, cell, pool):
         return None
     (one, groups), (base, _), (other, _) = (measured.stats(task, spec) for spec in (cell, BASELINE, pool))
     return Cost(*paired(METRICS[task.metric], one, 0.25 * other + 0.75 * base, groups, claims.DRAWS), "WER")
@@ -267,13 +268,31 @@ def bars(measured: Measured) -> str:
     return claims.table(["", "bar (stretch)", "measured [95 %]", "bar", "stretch"], rows)
 
 
+def claim(measured: Measured) -> Claim:
+    """The row of docs/claims.md."""
+    costs = [
+        (f"{task.name} at {keep}", cost, bar)
+        for keep, bar in (("1/2", 1.0), ("1/3", 2.0))
+        for task in SPEECH
+        if (cost := lost(measured, task, default(keep), "WER"))
+    ]
+    return Claim(
+        "Audio tokens can be compressed without any training, at next to no cost",
+        "the open question of arXiv 2511.20973; the answer is our own",
+        f"`{RECOMMENDED}` loses " + ", ".join(f"{cost} ({what})" for what, cost, _ in costs),
+        "our bars of +1 and +2: " + ", ".join(f"{what} {cost.verdict(bar)}" for what, cost, bar in costs),
+        "All bars, and [training-free.md](training-free.md) has the grid, and how many letters a token can carry.\n\n"
+        + bars(measured),
+    )
+
+
 def rivals(measured: Measured, task: Asked, keep: str) -> list[str]:
     """Each published method's cell at the presentation that scores best, of those that have been measured."""
     sign = 1 if METRICS[task.metric].higher_is_better else -1
     best = []
     for method in PUBLISHED:
-        cells = [at(method, presentation, keep) for presentation in PRESENTATIONS]
-        some = [cell for cell in cells if there(measured, task, cell)]
+        cells = list(dict.fromkeys(cell_of(method, presentation, keep) for presentation in PRESENTATIONS))
+        some = [cell for cell in cells if measured.there(task, cell)]
         if some:
             best.append(max(some, key=lambda cell: sign * measured.score(task, cell)["score"]))
     return best
@@ -284,7 +303,7 @@ def contests(measured: Measured, ours: str = RECOMMENDED) -> Iterator[tuple[Aske
     for task in TASKS:
         for keep in KEEPS:
             cell = claims.at(ours, keep)
-            if there(measured, task, cell):
+            if measured.there(task, cell):
                 for rival in rivals(measured, task, keep):
                     yield task, keep, rival, measured.gain(task, cell, rival)
 
@@ -334,12 +353,12 @@ def _short(cell: str) -> str:
 def halves(measured: Measured) -> str:
     """What +time alone, +sizes alone and both gain over the methods as published."""
     cells = [at(method, told, keep) for method in MERGING for told in PRESENTATIONS for keep in KEEPS]
-    tasks = [task for task in TASKS if there(measured, task, *cells)]
+    tasks = [task for task in TASKS if measured.there(task, *cells)]
     if not tasks:
         return "`+time` alone and `+sizes` alone have not been run yet."
     rows, counts = [], []
     for task in tasks:
-        for method in (RECOMMENDED.partition("+")[0], "pool"):
+        for method in (OURS_BEST, "pool"):
             of = [
                 measured.gain(task, at(method, told, "1/3"), at(method, AS_PUBLISHED, "1/3"))
                 for told in PRESENTATIONS[1:]
@@ -363,9 +382,7 @@ def halves(measured: Measured) -> str:
         "At keep=1/3, gain over the method as published.\n\n"
         + claims.table(["gain", "`+time`", "`+sizes`", "`+time+sizes`"], rows)
         + f"\n\n`+time+sizes` over less, {len(MERGING)} methods that merge × keep {', '.join(DEV_KEEPS)}: "
-        "better / tied / worse.\n\n"
-        + claims.table(["", "over as published", "over `+time`", "over `+sizes`"], counts)
-        + "\n\nTo methods that drop tokens `+sizes` says nothing: each token that stays stands for itself."
+        "better / tied / worse.\n\n" + claims.table(["", "over as published", "over `+time`", "over `+sizes`"], counts)
     )
 
 
@@ -384,12 +401,12 @@ def grid(measured: Measured) -> str:
         rows = [
             [
                 f"`{method}`",
-                *(" / ".join(number(measured, task, at(method, told, k)) for told in PRESENTATIONS) for k in KEEPS),
+                *(" / ".join(measured.number(task, cell_of(method, told, k)) for told in PRESENTATIONS) for k in KEEPS),
             ]
             for method in METHODS
         ]
         better = "higher" if METRICS[task.metric].higher_is_better else "lower"
-        base = number(measured, task, BASELINE)
+        base = measured.number(task, BASELINE)
         parts += [
             f"### {task.name}: {task.unit}, {better} is better; all tokens {base}",
             claims.table(["", *KEEPS], rows),
@@ -402,7 +419,7 @@ def ranks(measured: Measured) -> str:
     rows, tasks = [], []
     mean: dict[tuple[str, str, Asked], float] = {}
     for task in TASKS:
-        if not there(measured, task, *(at(m, p, k) for m in METHODS for p in (AS_PUBLISHED, TOLD) for k in KEEPS)):
+        if not measured.there(task, *(at(m, p, k) for m in METHODS for p in (AS_PUBLISHED, TOLD) for k in KEEPS)):
             continue
         tasks.append(task)
         sign = -1 if METRICS[task.metric].higher_is_better else 1
@@ -440,14 +457,14 @@ def followed(measured: Measured) -> str:
     for task in TASKS:
         for one in AFFINITY:
             plain, told = named(one), named(one, TOLD)
-            if not there(measured, task, plain, told):
+            if not measured.there(task, plain, told):
                 continue
             ours = matched(measured, task, told)
             over = gain(measured, task, ours, told)
             gains += [over] if isinstance(over, Gain) else []
             rows.append(
                 [f"`{one}`, {task.name} ({task.unit})", f"{measured.hertz(task, told):.1f}"]
-                + [number(measured, task, cell) for cell in (plain, told, ours)]
+                + [measured.number(task, cell) for cell in (plain, told, ours)]
                 + [over]
             )
     if not rows:
@@ -465,18 +482,17 @@ def chosen(measured: Measured) -> str:
     rows, compared = [], []
     for told in (AS_PUBLISHED, TOLD):
         for method in CANDIDATES:
-            cells = [[number(tried, DEV[task], at(method, told, keep)) for keep in DEV_KEEPS] for task in TASKS]
+            cells = [[tried.number(DEV[task], at(method, told, keep)) for keep in DEV_KEEPS] for task in TASKS]
             rows.append([f"`{named(method, told)}`", *(" / ".join(some) for some in cells)])
-    name, _, _ = RECOMMENDED.partition("+")
     for task in TASKS:
         for other in CANDIDATES:
-            if other != name:
-                cells = [gain(tried, DEV[task], at(name, TOLD, keep), at(other, TOLD, keep)) for keep in DEV_KEEPS]
+            if other != OURS_BEST:
+                cells = [gain(tried, DEV[task], at(OURS_BEST, TOLD, keep), at(other, TOLD, keep)) for keep in DEV_KEEPS]
                 compared.append([f"over `{other}`, {task.name} ({task.unit})", *cells])
     counted = {
         other: [one for row in compared if f"`{other}`" in row[0] for one in row[1:] if isinstance(one, Gain)]
         for other in CANDIDATES
-        if other != name
+        if other != OURS_BEST
     }
     counts = "; ".join(f"over `{other}` {_tally(gains)}" for other, gains in counted.items())
     heads = [", ".join(DEV_KEEPS), *(f"{task.name} ({task.unit}, n={DEV[task].rows})" for task in TASKS)]
@@ -526,7 +542,7 @@ def tried(measured: Measured) -> str:
         row: list[object] = [f"`{one}`"]
         for task in TRIED_ON:
             cell = named(one, TOLD)
-            if there(found, DEV[task], cell):
+            if found.there(DEV[task], cell):
                 over = gain(found, DEV[task], cell, matched(found, DEV[task], cell))
                 row += [f"{found.hertz(DEV[task], cell):.1f}", over]
             else:
@@ -563,13 +579,20 @@ squared distance to their means. `fewhertz methods` marks the default that follo
 **What was measured.** *pocket*, a model of the Qwen2-Audio class of {parameters} million parameters that we trained
 ourselves and ship (weights `{sha}`), greedy, on {device}, {dtype}: {tasks}. {methods} methods × {presentations}
 presentations × keep {keeps}. No training, and nothing chosen on these lists: the default was chosen on dev, below.
-{lacking}
+To the {dropping} methods that drop tokens `+sizes` says nothing, since each token that stays stands for itself: their
+cells with `+sizes` are those as published and with `+time` those with both, which word strings were run to check (all
+texts the same). {lacking}
 
 **How to read it.** As in [claims.md](claims.md): a gain is how much better the first is, in units of the metric, above
 0 always meaning better, with a paired 95 % bootstrap interval over groups; ✓: above 0, ✗: below, unmarked: tied. With
 as many comparisons as here some marks are chance. pocket is small, and was trained on short clips: a large model may
 lean less on positions, and lose less to begin with.
 """
+
+PICTURE = "![Points of WER lost against letters for each audio token, two lists, as published and told](letters.png)"
+WITH_LORA = """Told against as published when the LLM is trained, in how many steps and down to what floor; and whether
+an adapter can learn to do without being told, for engines that know neither: the last two claims of
+[claims.md](claims.md)."""
 
 DRAWN = ("pool", "ltbm", "segmentwise")
 
@@ -579,7 +602,7 @@ def page(measured: Measured) -> str:
     base = measured.result(STRINGS, BASELINE)
     lacking = missing(measured)
     tasks = ", ".join(
-        f"{task.name} (n={task.rows}, {task.unit}, all tokens {number(measured, task, BASELINE)})" for task in TASKS
+        f"{task.name} (n={task.rows}, {task.unit}, all tokens {measured.number(task, BASELINE)})" for task in TASKS
     )
     head = HEAD.format(
         default=RECOMMENDED,
@@ -589,19 +612,25 @@ def page(measured: Measured) -> str:
         dtype=base["dtype"],
         tasks=tasks,
         methods=len(METHODS),
+        dropping=len(METHODS) - len(MERGING),
         presentations=len(PRESENTATIONS),
         keeps=", ".join(KEEPS),
         lacking=f"**Not run yet**, and – below: {'; '.join(lacking)}." if lacking else "All cells have been run.",
     )
+    models = [measured, *(other_models.of(measured.root, other.name) for other in other_models.OTHERS)]
     sections = {
         "The bars": bars(measured),
         "Against every published method": against(measured),
+        "How few tokens are enough": f"{letters.section(models)}\n\n{PICTURE}",
         "Which half does what": halves(measured),
         "Ranks": ranks(measured),
         "A count that follows content": followed(measured),
         "How the default was chosen": chosen(measured),
         "How much of log s, and where a token is": tuned(measured),
         "What else was tried": tried(measured),
+        "Is it an artefact of one small model?": other_models.section(measured.root),
+        "With LoRA on top": WITH_LORA,
+        "What it costs, and how exact it is": price.section(measured.root),
         "The grid": grid(measured),
     }
     parts = [
@@ -615,7 +644,7 @@ def page(measured: Measured) -> str:
 
 def draw(measured: Measured, file: Path) -> Path:
     """Quality against Hz of the default and of three methods, as published (dashed) and told."""
-    methods = (RECOMMENDED.partition("+")[0], *DRAWN)
+    methods = (OURS_BEST, *DRAWN)
     numbers = {named(method, TOLD): i for i, method in enumerate(methods)}
     numbers |= {method: i + len(curves.COLOURS) for i, method in enumerate(methods)}  # the same colours, dashed
     cells = {at(method, told, keep) for method in methods for told in (AS_PUBLISHED, TOLD) for keep in KEEPS}
@@ -632,7 +661,7 @@ def write(root: Path, docs: Path) -> list[Path]:
     measured = Measured(root)
     text = docs / "training-free.md"
     text.write_text(page(measured), "utf-8")
-    return [text, draw(measured, docs / "training-free.png")]
+    return [text, draw(measured, docs / "training-free.png"), letters.draw(measured, docs / "letters.png")]
 
 
 def main() -> None:

@@ -16,9 +16,21 @@ from fewhertz.methods._shared import unit
 from fewhertz.metrics import METRICS
 from fewhertz.plan import Plan
 from fewhertz.results import BASELINE
-from recipes import claims, training_free
+from recipes import claims, letters, training_free
 from recipes.claims import DOCS, RESULTS, SPEECH, STRINGS, TASKS, Asked, Measured
-from recipes.training_free import AS_PUBLISHED, DEV, KEEPS, METHODS, PRESENTATIONS, Cost, at
+from recipes.training_free import (
+    AS_PUBLISHED,
+    DEV,
+    KEEPS,
+    MERGING,
+    METHODS,
+    PRESENTATIONS,
+    TIME,
+    TOLD,
+    Cost,
+    at,
+    cell_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +48,25 @@ def test_the_page_is_made_of_the_committed_results(measured: Measured) -> None:
 def test_cells_are_whole_and_of_the_shipped_weights(task: Asked, measured: Measured) -> None:
     shipped = measured.result(STRINGS, BASELINE)["weights_sha256"]
     cells = [at(method, told, keep) for method in METHODS for told in PRESENTATIONS for keep in KEEPS]
-    for spec in (one for one in cells if training_free.there(measured, task, one)):
+    for spec in (one for one in cells if measured.there(task, one)):
         assert parse(spec).spec == spec
         result = measured.result(task, spec)
         assert result["n"] == task.rows and not result["failed"] and result["weights_sha256"] == shipped
     for file, result in results.gather(training_free.dev(RESULTS))[0]:
         rows = next(one.rows for one in DEV.values() if one.label == result["task"])
         assert result["n"] == rows and not result["failed"] and result["weights_sha256"] == shipped, file
+
+
+def test_sizes_say_nothing_of_tokens_that_stay(measured: Measured) -> None:
+    """What spares the cells of such methods with `+time` alone and `+sizes` alone, run where it was checked."""
+    for method in set(METHODS) - set(MERGING):
+        for keep in KEEPS:
+            one, both = (measured.cell(STRINGS, at(method, told, keep)) for told in (TIME, TOLD))
+            texts = [[sample["output"] for sample in results.read_samples(file)] for file in (one, both)]
+            assert texts[0] == texts[1] and len(texts[0]) == STRINGS.rows
+            assert {cell_of(method, told, keep) for told in PRESENTATIONS} == {
+                at(method, told, keep) for told in (AS_PUBLISHED, TOLD)
+            }
 
 
 def test_the_default_is_of_the_grid_and_told() -> None:
@@ -59,7 +83,7 @@ def test_a_cell_that_is_missing_is_a_dash_and_said(tmp_path: Path, measured: Mea
             result = json.loads(source.read_text("utf-8"))
             results.write(place, {k: v for k, v in result.items() if k != "samples"}, results.read_samples(source))
     page = training_free.page(Measured(tmp_path))
-    assert "**Not run yet**" in page and "450 of 450 cells with `+sizes`" in page and "not run yet | – |" in page
+    assert "**Not run yet**" in page and "250 of 250 cells with `+sizes`" in page and "not run yet | – |" in page
     rows = [line for line in page.splitlines() if line.startswith("| word strings, keep=1/3: lost |")]
     assert len(rows) == 1 and "WER" in rows[0]
 
@@ -81,6 +105,21 @@ def test_a_quarter_of_what_pool_loses_is_that_of_the_scores(task: Asked, measure
     words = [measured.stats(task, spec)[0] for spec in (BASELINE, at("pool", AS_PUBLISHED, "1/3"))]
     mixed = 0.5 * words[0] + 0.5 * words[1]
     assert METRICS["wer"].score(mixed) == pytest.approx(np.mean([METRICS["wer"].score(one) for one in words]))
+
+
+@pytest.mark.parametrize("task", SPEECH, ids=lambda task: task.label)
+def test_letters_sort_every_sample_once(task: Asked, measured: Measured) -> None:
+    load, stats, base, groups = letters.pooled(measured, task, "pool")
+    assert len(load) == len(stats) == len(base) == len(groups) == task.rows * len(letters.KEEPS)
+    assert sum(((low <= load) & (load < high)).sum() for low, high in letters.bins()) == len(load)
+    everything = letters.lost(measured, task, "pool", 0, np.inf)
+    score, whole = (METRICS["wer"].score(one) for one in (stats, base))
+    scores = [measured.score(task, at("pool", AS_PUBLISHED, keep))["score"] for keep in letters.KEEPS]
+    assert everything is not None and everything[0] == pytest.approx(score - whole) and everything[3] == load.mean()
+    assert score == pytest.approx(np.mean(scores))  # each keep has the same words
+    sample = results.read_samples(measured.cell(task, at("pool", AS_PUBLISHED, "1/2")))[0]
+    assert load[0] == len(sample["references"][0].replace(" ", "").replace("'", "")) / sample["after"]
+    assert letters.lost(measured, task, "pool", 1000, np.inf) is None
 
 
 def test_rivals_stand_at_their_best_presentation(measured: Measured) -> None:
