@@ -594,6 +594,9 @@ WITH_LORA = """Told against as published when the LLM is trained, in how many st
 an adapter can learn to do without being told, for engines that know neither: the last two claims of
 [claims.md](claims.md)."""
 
+SERVED = """vLLM carries both for six families, exactly, by the plugin: log s in more dimensions of the keys, times
+where its angles are made. What was measured of it: [serving.md](serving.md)."""
+
 DRAWN = ("pool", "ltbm", "segmentwise")
 
 
@@ -631,6 +634,7 @@ def page(measured: Measured) -> str:
         "Is it an artefact of one small model?": other_models.section(measured.root),
         "With LoRA on top": WITH_LORA,
         "What it costs, and how exact it is": price.section(measured.root),
+        "Serving": SERVED,
         "The grid": grid(measured),
     }
     parts = [

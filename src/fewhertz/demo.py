@@ -18,9 +18,10 @@ import torch
 import fewhertz
 from fewhertz import audio, pocket
 from fewhertz.attach import encode_once
+from fewhertz.method import RECOMMENDED
 from fewhertz.run import Wave, answer, request, sample_rate
 
-METHODS = ("pool", "stride", "ltbm", "segmentwise", "pool+time+sizes", "segment+time+sizes")
+METHODS = ("pool", "stride", "ltbm", "segmentwise", "pool+time+sizes", RECOMMENDED)
 KEEPS = tuple(map(Fraction, ("1", "1/2", "1/3", "1/4", "1/6")))
 OUT = Path("out")
 DATA = Path("../shared/data")  # real recordings, where present
@@ -119,7 +120,7 @@ def measure(
 
     Args:
         clips: the audio and what is said in it.
-        methods: names of methods that act at the LLM's input, each with how it is presented: `segment+time+sizes`.
+        methods: names of methods that act at the LLM's input, each with how it is presented: `ward+time+sizes`.
         keeps: fractions of audio tokens kept; 1 is measured in any case, as what the others are compared to.
         repeats: how often a prefill is timed.
         tick: called after each row.
