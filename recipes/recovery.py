@@ -509,7 +509,8 @@ def adapters(root: Path) -> str:
     rates = ", ".join(f"{told[name]['lr']:g}: {told[name]['loss']:.3f}" for name in ("lr-0.001", "pool-3", "lr-0.01"))
     return (
         "## How the adapters were trained\n\n"
-        f"`python -m recipes.recovery train`: {one['steps']} steps of {one['batch_size']} samples, AdamW, learning "
+        f"`python -m recipes.recovery train`: {one['steps']} steps ({', '.join(map(str, (*SHORT, LONG)))} where a name "
+        f"ends so) of {one['batch_size']} samples, AdamW, learning "
         f"rate {one['lr']:g}, by the loss on dev of `pool` at ×3 ({rates}). English: {ROWS['synthetic']:,} synthetic "
         f"sentences and {ROWS['strings']:,} word strings of the training split, which pocket itself had heard; French: "
         f"{ROWS['french-synthetic']:,} sentences. The step of least dev loss is kept. Seconds are those of one "

@@ -281,7 +281,7 @@ def claim(measured: Measured) -> Claim:
         "the open question of arXiv 2511.20973; the answer is our own",
         f"`{RECOMMENDED}` loses " + ", ".join(f"{cost} ({what})" for what, cost, _ in costs),
         "our bars of +1 and +2: " + ", ".join(f"{what} {cost.verdict(bar)}" for what, cost, bar in costs),
-        "All bars, and [training-free.md](training-free.md) has the grid, and how many letters a token can carry.\n\n"
+        "All bars. [training-free.md](training-free.md) has the grid, and how many letters a token can carry.\n\n"
         + bars(measured),
     )
 
