@@ -86,25 +86,39 @@ QUICK: dict[str, Any] = FULL | {
 }
 
 
-def elapsed(run: Callable[[], object], device: str) -> float:
+def now(device: str, on_cpu: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds since some moment, when the device has done all that it was asked; on a GPU the wall clock's."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return on_cpu()
+
+
+def elapsed(run: Callable[[], object], device: str, on_cpu: Callable[[], float] = time.perf_counter) -> float:
     """Seconds that one call takes."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = now(device, on_cpu)
     run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return now(device, on_cpu) - start
 
 
 def side_by_side(runs: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
     """Seconds of each, in rounds after a warm-up, so that a busy moment of the machine falls on all alike."""
     for run in runs.values():
         run()
+    return in_turns(runs, repeats, device)
+
+
+def in_turns(
+    runs: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: str,
+    on_cpu: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each, all of them once a round."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            times[name].append(elapsed(run, device))
+            times[name].append(elapsed(run, device, on_cpu))
     return times
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from typing import Annotated, Any, TypeAlias
 
 import torch
 import typer
-from methods import elapsed, environment, save
+from methods import elapsed, environment, now, save
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -233,12 +232,6 @@ def needed_bytes(config: Qwen2AudioConfig, case: Case, dtype: torch.dtype) -> in
     # three tensors of the MLP's width, or logits; beside them about six of the model's
     llm = tokens * (max(3 * text.intermediate_size, text.vocab_size) + 6 * text.hidden_size)
     return kv_bytes(text, tokens, dtype) + max(encoder, llm) * dtype.itemsize
-
-
-def now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 @dataclass

@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import methods
 import prefill
 import torch
 import typer
@@ -102,23 +103,8 @@ QUICK: dict[str, Any] = FULL | {
 }
 
 
-def clock(device: str) -> float:
-    """Seconds since some moment: of the processor on a CPU, of the wall on a GPU."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
-def in_turns(runs: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each, all of them once a round. Each has run before."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = clock(device)
-            run()
-            times[name].append(clock(device) - start)
-    return times
+clock = partial(methods.now, on_cpu=time.process_time)
+in_turns = partial(methods.in_turns, on_cpu=time.process_time)  # each has run before
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
@@ -176,12 +162,20 @@ def problem(
 
 def widened(query: Tensor, key: Tensor, log_sizes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Queries and keys with 8 more dimensions, of which two say log s, as fewhertz.vllm.told.ToldRotary makes them."""
-    constant = 2.0 ** round(-math.log2(scale))
-    log_sizes = log_sizes / (scale * constant)
+    log_sizes = log_sizes / (scale * _constant(scale))
     coarse = log_sizes.to(key.dtype)
     both = torch.stack([coarse, (log_sizes - coarse.float()).to(key.dtype)], dim=-1)
     key = torch.cat([key, both[:, None].expand(-1, key.shape[1], -1, -1)], dim=-1)
-    return pad(pad(query, (0, 2), value=constant), (0, 6)), pad(key, (0, 6))
+    return widened_query(query, scale), pad(key, (0, 6))
+
+
+def widened_query(query: Tensor, scale: float) -> Tensor:
+    """The queries alone, as at each step over a cache of wide keys."""
+    return pad(pad(query, (0, 2), value=_constant(scale)), (0, 6))
+
+
+def _constant(scale: float) -> float:
+    return 2.0 ** round(-math.log2(scale))
 
 
 def ways(p: Problem, flex: Callable[..., Any] | None, by_name: bool) -> dict[str, Callable[[], Tensor]]:
@@ -205,9 +199,7 @@ def ways(p: Problem, flex: Callable[..., Any] | None, by_name: bool) -> dict[str
         return p.attend(wide_query, wide, pad(value, (0, 8)))[..., :d]
 
     def dims_in_the_cache() -> Tensor:
-        constant = 2.0 ** round(-math.log2(p.scale))
-        wide_query = pad(pad(query, (0, 2), value=constant), (0, 6))
-        return p.attend(wide_query, wide_key, wide_value)[..., :d]
+        return p.attend(widened_query(query, p.scale), wide_key, wide_value)[..., :d]
 
     def in_parts() -> Tensor:
         parts = [slice(start, min(start + PART, queries)) for start in range(0, queries, PART)]

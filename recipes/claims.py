@@ -181,6 +181,10 @@ class Measured:
         value, low, high = paired(METRICS[task.metric], a, b, groups, DRAWS)
         return Gain(value, low, high) if METRICS[task.metric].higher_is_better else Gain(-value, -high, -low)
 
+    def gained(self, task: Asked, one: str | With, other: str | With) -> Gain | None:
+        """`gain`, where both cells have been measured."""
+        return self.gain(task, one, other) if self.there(task, one, other) else None
+
     def hertz(self, task: Asked, spec: str | With) -> float:
         return self.result(task, spec)["rate_hz"]["after"]
 

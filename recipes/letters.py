@@ -41,6 +41,7 @@ def pooled(measured: Measured, task: Asked, method: str) -> tuple[np.ndarray, np
     return np.array(load), np.concatenate(stats), np.tile(base, (len(cells), 1)), groups * len(cells)
 
 
+@functools.cache  # the table and the picture ask for the same
 def lost(measured: Measured, task: Asked, method: str, low: float, high: float) -> tuple[float, ...] | None:
     """Points of WER lost by samples of so many letters a token, with the interval's ends, and their mean letters."""
     load, stats, base, groups = pooled(measured, task, method)

@@ -212,14 +212,10 @@ def _models(root: Path, notes: dict[str, Record]) -> str:
     return f"{text}\n\n{table(heads, rows)}"
 
 
-def _gain(measured: Measured, task: Asked, one: str, other: str) -> Gain | None:
-    return measured.gain(task, one, other) if measured.there(task, one, other) else None
-
-
 def _gains(measured: Measured, task: Asked, one: str, other: str, methods: Sequence[str] = METHODS) -> list[Gain]:
     """What one presentation gives over another, over methods and keeps, where both were measured."""
     pairs = [(claims.at(f"{m}{one}", keep), claims.at(f"{m}{other}", keep)) for m in methods for keep in KEEPS]
-    return [gain for pair in pairs if (gain := _gain(measured, task, *pair))]
+    return [gain for pair in pairs if (gain := measured.gained(task, *pair))]
 
 
 def _rows(measured: Measured, task: Asked) -> str:
@@ -228,7 +224,7 @@ def _rows(measured: Measured, task: Asked) -> str:
     for method in METHODS:
         scores = [measured.number(task, claims.at(f"{method}{told}", MIDDLE)) for told in PRESENTATIONS]
         gains = [
-            _gain(measured, task, claims.at(f"{method}{TOLD}", keep), claims.at(method, keep)) or "–" for keep in KEEPS
+            measured.gained(task, claims.at(f"{method}{TOLD}", keep), claims.at(method, keep)) or "–" for keep in KEEPS
         ]
         rows.append([f"`{method}`", *scores, *gains])
     heads = [
@@ -240,7 +236,7 @@ def _rows(measured: Measured, task: Asked) -> str:
         f"`{claims.at(f'{method}{TOLD}', keep)}` {gain}"
         for method in ("ward", "optimal")
         for keep in KEEPS
-        if (gain := _gain(measured, task, claims.at(f"{method}{TOLD}", keep), BASELINE))
+        if (gain := measured.gained(task, claims.at(f"{method}{TOLD}", keep), BASELINE))
     ]
     base = measured.number(task, BASELINE)
     return (
@@ -258,7 +254,7 @@ def _verdict(measured: Measured, task: Asked) -> str:
         if gains := _gains(measured, task, TOLD, rest, methods):
             parts.append(f"`{half}` beside the other half {word(gains)}")
     ours, theirs = (
-        _gain(measured, task, claims.at(spec, MIDDLE), BASELINE) for spec in (f"ward{TOLD}", f"pool{AS_PUBLISHED}")
+        measured.gained(task, claims.at(spec, MIDDLE), BASELINE) for spec in (f"ward{TOLD}", f"pool{AS_PUBLISHED}")
     )
     if ours and theirs:
         parts.append(f"gain over all tokens at {MIDDLE}: `ward{TOLD}` {ours}, `pool` as published {theirs}")

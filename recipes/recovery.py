@@ -48,8 +48,11 @@ def keep(method: str, divisor: int) -> str:
     return claims.at(method, f"1/{divisor}")
 
 
+DISTILL: dict[str, Any] = {"objective": "distill", "max_new_tokens": 64}
+
+
 def _taught(teacher: str | None) -> dict[str, Any]:
-    return {"objective": "distill", "max_new_tokens": 64, "teacher": teacher}
+    return DISTILL | {"teacher": teacher}
 
 
 def _stem(method: str) -> str:
@@ -80,10 +83,10 @@ SHORT, LONG = (25, 100), 600
 LADDER = ("pool", "pool+time+sizes", "ward", "ward+time+sizes")
 WARD = Trial("ward-3", keep("ward", 3))
 # what did best alone, together
-ALL_OF_IT = {"objective": "distill", "max_new_tokens": 64, "targets": "all"}
+ALL_OF_IT = DISTILL | {"targets": "all"}
 COMBINED = [Trial(f"combined-{k}", keep("conv+time+sizes", k), settings=ALL_OF_IT) for k in (2, 3)]
 FRENCH_THIRD = Trial("pool-3-fr", THIRD, "fr")
-DISTILLED = Trial("pool-3-distill", THIRD, settings={"objective": "distill", "max_new_tokens": 64})
+DISTILLED = Trial("pool-3-distill", THIRD, settings=DISTILL)
 UNTOLD = [Trial(f"ward-untold-{k}", keep("ward", k), settings=_taught(keep("ward+time+sizes", k))) for k in (2, 3)]
 UNTAUGHT = Trial("ward-distill-3", keep("ward", 3), settings=_taught(None))
 RANGE = Trial("pool-range", "pool", settings={"keeps": tuple(Fraction(1, k) for k in DIVISORS)})

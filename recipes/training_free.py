@@ -188,7 +188,7 @@ def dev(results: Path) -> Path:
 
 def gain(measured: Measured, task: Asked, one: str, other: str) -> Gain | str:
     """How much better one cell is than another; a dash where one is missing."""
-    return measured.gain(task, one, other) if measured.there(task, one, other) else "–"
+    return measured.gained(task, one, other) or "–"
 
 
 def missing(measured: Measured) -> list[str]:

@@ -1,27 +1,19 @@
 """`make bench` runs, and its figures mean what they say. The figures themselves are measured on an idle machine."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import benches
 import pytest
 import torch
 
 from fewhertz.method import METHODS
 
-FILE = Path(__file__).parents[1] / "bench" / "methods.py"
-
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_methods", FILE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return benches.load("methods")
 
 
 def test_quick_run_writes_the_whole_result(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

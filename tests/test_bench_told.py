@@ -1,44 +1,30 @@
 """`bench/told.py` runs, its ways to tell sizes are exact, and its verdicts follow from its rows."""
 
-import importlib
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import benches
 import pytest
 import torch
 import typer
 
-FILE = Path(__file__).parents[1] / "bench" / "told.py"
-COMMITTED = FILE.parents[1] / "results" / "bench" / "told.json"
+COMMITTED = Path(__file__).parents[1] / "results" / "bench" / "told.json"
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FILE.parent))
-        return importlib.import_module("told")
+    return benches.load("told")
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    out = tmp_path_factory.mktemp("told") / "new" / "told.json"
-    run = subprocess.run(
-        [sys.executable, str(FILE), "--quick", "--device=cpu", f"--out={out}"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    run, result = benches.quick("told", tmp_path_factory.mktemp("told") / "new" / "told.json")
     assert "quick: tiny shapes" in run.stdout and "after the audio, against copies" in run.stdout
-    return json.loads(out.read_text(encoding="utf-8"))
+    return result
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,12 @@
 """`bench/prefill.py` runs, counts tokens, bytes and operations exactly, and judges its bars by its rows."""
 
-import importlib
-import json
-import os
 import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import benches
 import pytest
 import torch
 import typer
@@ -19,30 +16,19 @@ from typer.testing import CliRunner
 import fewhertz
 from fewhertz.cost import kv_bytes
 
-FILE = Path(__file__).parents[1] / "bench" / "prefill.py"
 METHODS = ["pool", "ward+time+sizes"]
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FILE.parent))
-        return importlib.import_module("prefill")
+    return benches.load("prefill")
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess, dict[str, Any]]:
-    out = tmp_path_factory.mktemp("prefill") / "new" / "prefill.json"
-    flags = ["--quick", "--device=cpu", "--threads=1", "--budget=100000"]  # however slow the machine is
-    run = subprocess.run(
-        [sys.executable, str(FILE), *flags, f"--out={out}", *(f"--method={method}" for method in METHODS)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return run, json.loads(out.read_text(encoding="utf-8"))
+    flags = ["--threads=1", "--budget=100000"]  # however slow the machine is
+    flags += [f"--method={method}" for method in METHODS]
+    return benches.quick("prefill", tmp_path_factory.mktemp("prefill") / "new" / "prefill.json", *flags)
 
 
 def test_every_case_method_and_keep_has_a_row(bench: ModuleType, ran: tuple) -> None:
