@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import AUDIO, PAD, TINY, labels_of, prompts
+from tiny import AUDIO, DEVICE, PAD, TINY, labels_of, prompts
 from torch import Tensor, nn
 
 import fewhertz
@@ -189,13 +189,15 @@ def test_other_kernels_are_refused(qwen: Any, kernel: str) -> None:
 def merged_and_not(model: Any, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs of the LLM at the last of a few tokens: over copies, over one of each with the bias, and without."""
     generator = torch.Generator().manual_seed(3)
-    tokens = torch.randn(1, len(sizes), 32, generator=generator)
-    times = torch.arange(len(sizes))[None] * 5
-    repeats = torch.tensor(sizes)
+    tokens = torch.randn(1, len(sizes), 32, generator=generator).to(DEVICE)
+    times = torch.arange(len(sizes), device=DEVICE)[None] * 5
+    repeats = torch.tensor(sizes, device=DEVICE)
     llm = model.get_decoder()
 
     def last(x: Tensor, at: Tensor) -> Tensor:
-        return llm(inputs_embeds=x, position_ids=at, attention_mask=torch.ones(at.shape)).last_hidden_state[0, -1]
+        return llm(
+            inputs_embeds=x, position_ids=at, attention_mask=torch.ones(at.shape, device=DEVICE)
+        ).last_hidden_state[0, -1]
 
     with torch.no_grad():
         whole = last(tokens.repeat_interleave(repeats, 1), times.repeat_interleave(repeats, 1))
@@ -252,7 +254,7 @@ def expected(family: str, batch: dict[str, Tensor], plans: list[Any]) -> tuple[l
 def padded(rows: list[list[float]], side: str) -> Tensor:
     width = max(map(len, rows))
     blanks = [[0.0] * (width - len(row)) for row in rows]
-    return torch.tensor([b + r if side == "left" else r + b for r, b in zip(rows, blanks, strict=True)])
+    return torch.tensor([b + r if side == "left" else r + b for r, b in zip(rows, blanks, strict=True)], device=DEVICE)
 
 
 @torch.no_grad()
@@ -270,7 +272,7 @@ def test_forward_is_that_of_a_plain_model_told_the_same(family: str, model: Any,
     places = mask.expand_as(got["position_ids"])
     torch.testing.assert_close(got["position_ids"][places], when.expand_as(places)[places].float())
 
-    causal = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool).tril()
+    causal = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=DEVICE).tril()
     bias = torch.where(causal & mask[:, None, None], much.clamp_min(1).log()[:, None, None], -1e9)
     plain = model.get_decoder()(inputs_embeds=got["inputs_embeds"], position_ids=when, attention_mask=bias)
     logits = model.lm_head(plain.last_hidden_state)
