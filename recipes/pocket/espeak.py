@@ -1,11 +1,11 @@
 """The C library of espeak-ng, and a process of it that says every utterance in a fork of itself.
 
 The library carries state from one utterance to the next (phases of its oscillators, the noise it draws), and starting
-it anew in one process does not clear that. A fork of a process that has never spoken does: what it says depends on nothing
-but the request. `speech.py` starts this file as that process; it imports the standard library alone.
+it anew in one process does not clear that. A fork of a process that has never spoken does: what it says depends on
+nothing but the request. `speech.py` starts this file as that process; it imports the standard library alone.
 
-A request is a line of JSON on standard input: text, voice, speed, pitch. The answer is a count of bytes (32 bits, little
-endian) and that much audio (mono, 16 bits); the count FAILED where nothing can be said.
+A request is a line of JSON on standard input: text, voice, speed, pitch. The answer is a count of bytes (32 bits,
+little endian) and that much audio (mono, 16 bits); the count FAILED where nothing can be said.
 """
 
 from __future__ import annotations

@@ -50,7 +50,10 @@ class Muon(torch.optim.Optimizer):
     orthogonalised together.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, decay: float) -> None:
+    def __init__(
+        self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, decay: float, bf16: bool = False
+    ) -> None:
+        self.dtype = torch.bfloat16 if bf16 else torch.float32  # of the orthogonalisation, most of a step's price
         groups = [{"params": matrices, "muon": True}, {"params": others, "muon": False}]
         super().__init__([g for g in groups if g["params"]], {"lr": lr, "decay": decay})
 
@@ -73,9 +76,8 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(params, 1 - lr * decay)
         for (_, most), group in by_shape.items():
             wide = [params[i].shape[0] <= params[i].shape[1] for i in group]
-            done = orthogonalise(
-                torch.stack([smooth[i] if w else smooth[i].T for i, w in zip(group, wide, strict=True)])
-            )
+            stacked = torch.stack([smooth[i] if w else smooth[i].T for i, w in zip(group, wide, strict=True)])
+            done = orthogonalise(stacked.to(self.dtype)).to(stacked.dtype)
             updates = [u if w else u.T for u, w in zip(done, wide, strict=True)]
             torch._foreach_add_([params[i] for i in group], updates, alpha=-lr * 0.2 * most**0.5)
 
@@ -105,11 +107,13 @@ def orthogonalise(x: Tensor, rounds: int = 5) -> Tensor:
     return x
 
 
-def make_optimiser(kind: str, model: nn.Module, head: nn.Module, lr: float, decay: float) -> torch.optim.Optimizer:
+def make_optimiser(
+    kind: str, model: nn.Module, head: nn.Module, lr: float, decay: float, bf16: bool
+) -> torch.optim.Optimizer:
     named = [(n, p) for n, p in [*model.named_parameters(), *head.named_parameters()] if p.requires_grad]
     hidden = [p for n, p in named if p.ndim == 2 and ".layers." in n]
     rest = [p for n, p in named if not (p.ndim == 2 and ".layers." in n)]
-    return Muon(hidden, rest, lr, decay) if kind == "muon" else Muon([], hidden + rest, lr, decay)
+    return Muon(hidden, rest, lr, decay, bf16) if kind == "muon" else Muon([], hidden + rest, lr, decay)
 
 
 def shifted(audio: Tensor, share: float) -> Tensor:
@@ -252,8 +256,10 @@ def some_of(data: Training, bank: Bank, names: tuple[str, ...], device: str) -> 
     return out
 
 
-WATCHED = ("far-dev", "far-new-voices-dev", "passages-dev", "strings-dev", "digits-dev", "speechocean762-dev",
-           "commonvoice-en-dev", "librispeech-dev", "german-dev", "describe-dev", "answer-dev", "voice-dev")  # fmt: skip
+WATCHED = (
+    "far-dev", "far-new-voices-dev", "passages-dev", "strings-dev", "digits-dev", "speechocean762-dev",
+    "commonvoice-en-dev", "librispeech-dev", "german-dev", "describe-dev", "answer-dev", "voice-dev",
+)  # fmt: skip
 
 
 def train(args: argparse.Namespace) -> None:
@@ -274,7 +280,7 @@ def train(args: argparse.Namespace) -> None:
     if args.init and not (run / "checkpoint.pt").exists():
         start_from(model, processor, args.init)
     head = CTCHead(size.d_encoder, len(data.table)).to(args.device)
-    optimiser = make_optimiser(args.optimiser, model, head, args.lr, args.decay)
+    optimiser = make_optimiser(args.optimiser, model, head, args.lr, args.decay, args.bf16)
     trained = [p for p in [*model.parameters(), *head.parameters()] if p.requires_grad]
     mean = [p.detach().clone() for p in model.parameters()]
     step, number, spent, audio = 0, 0, 0.0, 0.0  # steps, rounds, seconds of stepping, seconds of audio
