@@ -4,9 +4,9 @@
 
 Sentences are compared by their normalised text, in every language and on both sides of a translation; single words of
 Speech Commands are no sentences. Far lists are held against all English of training, heard or written, by the rule of
-`texts.py`: no sentence of either side may be near one of the other. Speakers: LJSpeech has one, who is in both splits of
-the data set, and Picovoice does not name its own; both are left out of that comparison. Environmental sounds are compared
-by their source recording too, from which several clips may be cut.
+`texts.py`: no sentence of either side may be near one of the other. Speakers: LJSpeech has one, who is in both splits
+of the data set, and Picovoice does not name its own; both are left out of that comparison. Environmental sounds are
+compared by their source recording too, from which several clips may be cut.
 """
 
 from __future__ import annotations
