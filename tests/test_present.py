@@ -472,9 +472,9 @@ THREADS, CALLS = 8, 50
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_threads_hear_what_one_hears(kernel: str) -> None:
     """One model, eight threads, mixed prompts, forward and generate: all as one after the other; nothing is left."""
-    model = TINY["qwen2-audio"].build()
+    model = TINY["qwen2.5-omni"].build()
     model.set_attn_implementation(kernel)
-    batches = [prompts("qwen2-audio", rows, seed=i) for i, rows in enumerate(([[400]], [[203], [90]], [[60]], [[700]]))]
+    batches = [prompts("qwen2.5-omni", rows, seed=i) for i, rows in enumerate(([[400]], [[203], [90]], [[60]], [[700]]))]
     stock = [model(**batch).logits for batch in batches]
     with fewhertz.compress(model, "segmentwise@keep=1/3+time+sizes"):
 
