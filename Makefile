@@ -1,4 +1,4 @@
-# make demo · test · test-vllm · lint · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · lint · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -6,18 +6,29 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VLLM := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
+VERSIONS := 5.16.0 5.24.0
 RESULTS ?= results
 LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-vllm lint bench bench-vllm reproduce claims training-free other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm lint bench bench-vllm reproduce claims training-free other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m fewhertz.demo
 
 test: $(READY)
 	$(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal
+
+# what touches transformers' own code, with the oldest and the newest that are supported
+test-versions: $(READY)
+	for version in $(VERSIONS); do \
+	  folder=.venv-versions/$$version; \
+	  [ -e $$folder/.ready ] || { $(BIN)/python -m pip install -q --target $$folder transformers==$$version && touch $$folder/.ready; } || exit 1; \
+	  echo "transformers $$version"; \
+	  PYTHONPATH=$$folder $(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal \
+	    tests/test_present.py tests/test_attach.py tests/test_families.py || exit 1; \
+	done
 
 # the plugin under vLLM, which wants an older transformers than our newest: in .venv-vllm
 test-vllm: $(VLLM_READY)
@@ -98,4 +109,4 @@ $(VLLM_READY): pyproject.toml constraints-vllm.txt
 	touch $(VLLM_READY)
 
 clean:
-	rm -rf $(VENV) $(VLLM) build dist out
+	rm -rf $(VENV) $(VLLM) .venv-versions build dist out

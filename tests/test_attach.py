@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import AUDIO, PAD, TINY, labels_of, prompts
+from tiny import AUDIO, PAD, TINY, labels_of, prompts, with_cache
 
 import fewhertz
 from fewhertz.attach import encode_once
@@ -117,6 +117,19 @@ def test_gradient_free_generate_and_training_forward(model: Any, batch: dict[str
     assert trained.base_model.audio_tower.conv1.weight.grad.abs().sum() > 0
 
 
+def test_a_transformers_newer_than_tested_is_told_of_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    from fewhertz.attach import _check_version
+
+    monkeypatch.setattr(transformers, "__version__", "5.25.0.dev0")
+    _check_version.cache_clear()
+    with pytest.warns(UserWarning, match=r"transformers 5\.25\.0\.dev0 is newer than 5\.24"):
+        fewhertz.compress(model, "pool@keep=1/3").remove()
+    fewhertz.compress(model, "pool@keep=1/3").remove()  # warnings are errors here
+    _check_version.cache_clear()
+
+
 # --- lengths that count the prompt
 
 
@@ -165,7 +178,7 @@ def test_refusals(model: Any, batch: dict[str, torch.Tensor]) -> None:
     ids, mask = batch["input_ids"], batch["attention_mask"]
     cache = DynamicCache(config=model.config.get_text_config())
     with torch.no_grad():
-        model(ids[:, -2:], attention_mask=mask[:, -2:], past_key_values=cache)
+        model(ids[:, -2:], attention_mask=mask[:, -2:], **with_cache(model, cache))
     with fewhertz.compress(model, "pool@keep=1/3"), torch.no_grad():
         with pytest.raises(ValueError, match="has 274 audio placeholders, the audio has 275 tokens"):
             model(**(batch | {"input_ids": torch.where(torch.arange(ids.shape[1]) == 10, 1, ids)}))
@@ -182,7 +195,7 @@ def test_refusals(model: Any, batch: dict[str, torch.Tensor]) -> None:
         with pytest.raises(ValueError, match="feature_attention_mask is missing"):
             model(**{k: v for k, v in batch.items() if k != "feature_attention_mask"})
         with pytest.raises(NotImplementedError, match="pass the whole prompt and an empty cache"):
-            model(**batch, past_key_values=cache)
+            model(**batch, **with_cache(model, cache))
         both = mask.clone()
         both[0, -1] = 0
         with pytest.raises(ValueError, match="padded on both sides"):

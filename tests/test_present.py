@@ -8,13 +8,13 @@ import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
-from tiny import AUDIO, DEVICE, PAD, TINY, labels_of, prompts
+from tiny import AUDIO, DEVICE, PAD, TINY, cache_of, labels_of, prompts, with_cache
 from torch import Tensor, nn
 
 import fewhertz
@@ -400,10 +400,10 @@ def test_a_decoding_loop_of_ones_own(family: str, model: Any, suffix: str) -> No
             assert torch.equal(token[:, 0], new[:, i])
             if i == 3:
                 break
-            cache = out.past_key_values
+            cache = cache_of(out)
             with pytest.raises(NotImplementedError, match="pass the whole prompt"):
-                model.generate(input_ids=token, past_key_values=cache)
-            out = model(input_ids=token, past_key_values=cache)
+                model.generate(input_ids=token, **with_cache(model, cache))
+            out = model(input_ids=token, **with_cache(model, cache))
         whole = batch | {"input_ids": torch.cat([batch["input_ids"], new[:, :3]], 1)}
         whole["attention_mask"] = torch.ones_like(whole["input_ids"])
         torch.testing.assert_close(out.logits[:, -1], last_logits(model, whole)[:, 0], atol=1e-4, rtol=1e-4)
@@ -424,11 +424,11 @@ def test_a_loop_of_ones_own_over_a_padded_batch(qwen: Any, suffix: str) -> None:
                 said.append(out.logits[:, -1].argmax(-1))
                 mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
                 step = {"attention_mask": mask} if given == "mask" else {}
-                out = qwen(input_ids=said[-1][:, None], past_key_values=out.past_key_values, **step)
+                out = qwen(input_ids=said[-1][:, None], **with_cache(qwen, cache_of(out)), **step)
             assert torch.equal(torch.stack(said, 1), new)
         wrong = mask[:, 2:]
         with pytest.raises(ValueError, match="wide: pass one over"):
-            qwen(input_ids=said[-1][:, None], past_key_values=out.past_key_values, attention_mask=wrong)
+            qwen(input_ids=said[-1][:, None], **with_cache(qwen, cache_of(out)), attention_mask=wrong)
 
 
 @torch.no_grad()
@@ -444,8 +444,8 @@ def test_the_cache_by_either_name(qwen: Any) -> None:
             for i in range(3):
                 token = out.logits[:, -1:].argmax(-1)
                 assert torch.equal(token[:, 0], new[:, i])
-                held = getattr(out, "cache", None)
-                out = qwen(input_ids=token, **{name: out.past_key_values if held is None else held})
+                with nullcontext() if name in names else pytest.warns(FutureWarning, match="cache"):
+                    out = qwen(input_ids=token, **{name: cache_of(out)})
 
 
 @torch.no_grad()
@@ -474,7 +474,9 @@ def test_threads_hear_what_one_hears(kernel: str) -> None:
     """One model, eight threads, mixed prompts, forward and generate: all as one after the other; nothing is left."""
     model = TINY["qwen2.5-omni"].build()
     model.set_attn_implementation(kernel)
-    batches = [prompts("qwen2.5-omni", rows, seed=i) for i, rows in enumerate(([[400]], [[203], [90]], [[60]], [[700]]))]
+    batches = [
+        prompts("qwen2.5-omni", rows, seed=i) for i, rows in enumerate(([[400]], [[203], [90]], [[60]], [[700]]))
+    ]
     stock = [model(**batch).logits for batch in batches]
     with fewhertz.compress(model, "segmentwise@keep=1/3+time+sizes"):
 
@@ -510,15 +512,15 @@ def test_an_emptied_cache_is_told_nothing(qwen: Any) -> None:
     batch = prompts("qwen2-audio", [[400]])
     text = batch["input_ids"][:, :2]
     cache = StaticCache(config=qwen.config.text_config, max_cache_len=100)
-    stock = qwen(text, past_key_values=copy.deepcopy(cache)).logits
+    stock = qwen(text, **with_cache(qwen, copy.deepcopy(cache))).logits
     with fewhertz.compress(qwen, SPEC):
-        qwen(**batch, past_key_values=cache)
-        told = qwen(text, past_key_values=cache).logits
+        qwen(**batch, **with_cache(qwen, cache))
+        told = qwen(text, **with_cache(qwen, cache)).logits
         cache.reset()
-        assert torch.equal(qwen(text, past_key_values=cache).logits, stock)
+        assert torch.equal(qwen(text, **with_cache(qwen, cache)).logits, stock)
         fresh = StaticCache(config=qwen.config.text_config, max_cache_len=100)
-        qwen(text, past_key_values=fresh)
-        assert torch.equal(qwen(text, past_key_values=cache).logits, qwen(text, past_key_values=fresh).logits)
+        qwen(text, **with_cache(qwen, fresh))
+        assert torch.equal(qwen(text, **with_cache(qwen, cache)).logits, qwen(text, **with_cache(qwen, fresh)).logits)
     assert not torch.allclose(told, stock)
 
 

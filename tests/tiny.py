@@ -7,6 +7,7 @@ belong to them. (`test_families.py` also runs those real processors that can be 
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -262,3 +263,14 @@ def labels_of(batch: dict[str, Tensor]) -> Tensor:
     """Labels that carry loss on text alone."""
     ids = batch["input_ids"]
     return ids.masked_fill((ids >= 100) | (batch["attention_mask"] == 0), -100)
+
+
+def cache_of(out: Any) -> Any:
+    """The cache in a model's output, by the name that this transformers has for it."""
+    return out["cache"] if "cache" in out else out["past_key_values"]
+
+
+def with_cache(model: Any, cache: Any) -> dict[str, Any]:
+    """The argument of forward that hands over a cache: `cache` from transformers 5.24 on, `past_key_values` before."""
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return {name: cache}

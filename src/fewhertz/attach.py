@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,7 @@ from fewhertz.present import Told, check_kernel, recall, remember, sized, tell
 
 log = logging.getLogger(__name__)
 
+NEWEST = 5, 24  # transformers that `make test-versions` runs
 _HANDLE = "_fewhertz_handle"
 _LEARNED = "_fewhertz_learned"
 _SHOWN = "audio_compression"
@@ -432,6 +434,20 @@ def _base(model: nn.Module) -> nn.Module:
     return model if unwrap is None else unwrap()
 
 
+@functools.cache
+def _check_version() -> None:
+    """Warn, once, of a transformers that nobody has tried: what is asked of its insides may have changed."""
+    import transformers
+
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    if version > NEWEST:
+        warnings.warn(
+            f"transformers {transformers.__version__} is newer than {NEWEST[0]}.{NEWEST[1]}, the newest that fewhertz is "
+            "tested with: see first whether keep=1 gives what the model gives without it",
+            stacklevel=3,
+        )
+
+
 def compress(
     model: nn.Module, method: str | Method, *, positions: Positions | None = None, sizes: bool | None = None
 ) -> Attached:
@@ -462,6 +478,7 @@ def compress(
         >>> with fewhertz.compress(model, "pool@keep=1/3"):
         ...     out = model.generate(**inputs)
     """
+    _check_version()
     base = _base(model)
     family = family_of(base)
     handle = Attached(base, family, parse(method).present(positions, sizes))
