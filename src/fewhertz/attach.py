@@ -442,8 +442,8 @@ def _check_version() -> None:
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     if version > NEWEST:
         warnings.warn(
-            f"transformers {transformers.__version__} is newer than {NEWEST[0]}.{NEWEST[1]}, the newest that fewhertz is "
-            "tested with: see first whether keep=1 gives what the model gives without it",
+            f"transformers {transformers.__version__} is newer than {NEWEST[0]}.{NEWEST[1]}, the newest that fewhertz "
+            "is tested with: see first whether keep=1 gives what the model gives without it",
             stacklevel=3,
         )
 
