@@ -143,6 +143,53 @@ def test_cells_that_exist_are_skipped(done: Path, tiny: Path, manifest: Path) ->
     assert prompted.exit_code == 2 and "prompt (None, now Say it.)" in prompted.stderr
 
 
+def lists_of_one_name(folder: Path, manifest: Path) -> list[Path]:
+    """The same ids and texts twice, `clean/mine.jsonl` and `noisy/mine.jsonl`, of clips that differ at their end."""
+    found = []
+    for name in ("clean", "noisy"):
+        (folder / name).mkdir()
+        wave, rate = soundfile.read(manifest.parent / "3.wav", dtype="float32")
+        wave[-500:] += 0.1 * (name == "noisy")
+        soundfile.write(folder / name / "a.wav", wave, rate)
+        found.append(folder / name / "mine.jsonl")
+        found[-1].write_text('{"audio": "a.wav", "text": "a b"}\n')
+    return found
+
+
+def test_a_list_of_the_same_name_and_other_audio_is_refused(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    clean, noisy = lists_of_one_name(tmp_path, manifest)
+    out = tmp_path / "out"
+    assert run(tiny, clean, out).exit_code == 0
+    (file,) = cells(out).values()
+    before = file.read_bytes()
+    other = run(tiny, noisy, out)
+    assert other.exit_code == 2 and "another audio_sha256" in other.stderr and len(other.stderr.splitlines()) <= 2
+    assert str(clean) in other.stderr and str(noisy) in other.stderr and file.read_bytes() == before
+    # the same list elsewhere is the same
+    moved = tmp_path / "moved"
+    clean.parent.rename(moved)
+    assert run(tiny, moved / "mine.jsonl", out).exit_code == 0 and file.read_bytes() == before
+    # and a broken-off run is told apart as a whole one is
+    result = read(file)
+    place = cell(out, "mine", tiny.name, BASELINE)
+    file.unlink()
+    Journal(place.partial(0), result["identity"]).close()
+    broken = run(tiny, noisy, out)
+    assert broken.exit_code == 2 and "of a broken-off run with another audio_sha256" in broken.stderr
+    assert str(clean) in broken.stderr and str(noisy) in broken.stderr
+
+
+def test_results_from_before_audio_was_compared_are_taken_and_told(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    assert run(tiny, manifest, tmp_path, "--limit", 1).exit_code == 0
+    (file,) = cells(tmp_path).values()
+    old = json.loads(file.read_text())
+    del old["identity"]["audio_sha256"], old["identity"]["path"]
+    file.write_text(json.dumps(old))
+    again = run(tiny, manifest, tmp_path, "--limit", 1)
+    assert again.exit_code == 0 and "did not compare audio" in again.stderr
+    assert json.loads(file.read_text()) == old
+
+
 @pytest.mark.parametrize("batch_size", [4, 7])
 def test_batches_change_nothing(done: Path, tiny: Path, manifest: Path, tmp_path: Path, batch_size: int) -> None:
     ended = run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--batch-size", batch_size)

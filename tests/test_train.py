@@ -697,6 +697,12 @@ def test_another_training_is_not_overwritten(tiny: Path, manifest: Path, trained
         train(tiny, "conv", manifest, trained, dev=manifest, **VARIED | {"lr": 0.1})
     with pytest.raises(ValueError, match="holds a training with another data_sha256"):
         train(tiny, "conv", manifest, trained, **VARIED)
+    noisy = manifest.parent / "noisy"  # the same texts and ids, other audio
+    shutil.copytree(manifest.parent, noisy, ignore=shutil.ignore_patterns("noisy"))
+    shutil.copyfile(noisy / "1.wav", noisy / "2.wav")
+    with pytest.raises(ValueError, match="holds a training with another audio_sha256") as error:
+        train(tiny, "conv", noisy / manifest.name, trained, dev=noisy / manifest.name, **VARIED)
+    assert str(manifest) in str(error.value) and str(noisy) in str(error.value)
     state = trained / "training" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"state\.safetensors is damaged: remove .* and begin anew"):

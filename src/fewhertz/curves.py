@@ -327,7 +327,7 @@ def _cell(file: Path, result: Record) -> Cell:
         None if memory is None else (int(memory), str(peak["of"])),
         int(result["n"]),
         timed,
-        {key: value for key, value in result["identity"].items() if key != "method"},
+        {key: value for key, value in result["identity"].items() if key not in ("method", "path")},
         [str(error) for error in result["failed"]],
     )
 

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import functools
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -275,7 +276,9 @@ def _setup(
     identity = {
         "task": task.label,
         "task_version": task.version,
+        "path": task.source(),
         "data_sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+        "audio_sha256": audio_sha256(samples),
         "rows": len(rows),
         "model": _name(model),
         "weights_sha256": weights_sha256(checkpoint),
@@ -297,6 +300,19 @@ def weights_sha256(checkpoint: Checkpoint) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
+def audio_sha256(samples: Sequence[Sample]) -> str:
+    """SHA-256 of the audio of samples: of the hashes of their files, one a line, as they are on the disk."""
+    hashes = []
+    for sample in samples:
+        try:
+            source = sample.source()
+            with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+                hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except (OSError, ValueError):
+            hashes.append("unreadable")  # an error of its row once it is asked
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
 def _set_aside(place: Cell) -> str | None:
     """Move a damaged result out of the way, so that its cell runs again; says so."""
     if not place.file.exists():
@@ -314,10 +330,12 @@ def _there(place: Cell, setup: _Setup) -> bool:
     if not place.file.exists():
         return False
     old, new = results.read(place.file)["identity"], setup.named(place)
-    if old != new:
+    if results.differing(old, new):
         raise ValueError(
             f"{place.file} is there with {results.differs(old, new)}: remove it, or choose another folder with --out"
         )
+    if "audio_sha256" not in old:
+        setup.say(f"{place.file} is of a version that did not compare audio: whether it heard the same is not known")
     return True
 
 

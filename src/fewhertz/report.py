@@ -129,7 +129,7 @@ def _notes(group: Group) -> str:
         notes.append(f"{BASELINE} has no result here: no baseline, no differences, no regressions.")
     first = group.whole[0]
     for cell in group.whole[1:]:
-        if cell.measured != first.measured:
+        if results.differing(first.measured, cell.measured):
             differs = results.differs(first.measured, cell.measured)
             notes.append(f"Not comparable: {cell.spec} has {differs}; {first.spec} is the first of these.")
         for name, score in cell.scores.items():

@@ -230,13 +230,26 @@ def read_journal(file: Path, identity: Record) -> list[Record]:
     if not lines:
         return []
     head, *records = [_record(line, file, number) for number, line in enumerate(lines, 1)]
-    if head.get("identity") != identity:
+    if differing(head.get("identity"), identity):
         raise ValueError(f"{file} is of a broken-off run with {differs(head.get('identity'), identity)}: remove it")
     return records
+
+
+def differing(old: Any, new: Record) -> list[str]:
+    """What two configurations have otherwise: their keys, but for those that don't change a result.
+
+    Where the data is (`path`) does not, since its content is compared. Older results don't say what audio they heard
+    (`audio_sha256`): for them there is nothing to compare.
+    """
+    old = old if isinstance(old, dict) else {}
+    told = [key for key in {**new, **old} if key != "path" and old.get(key) != new.get(key)]
+    return [key for key in told if key != "audio_sha256" or (key in old and key in new)]
 
 
 def differs(old: Any, new: Record) -> str:
     """What an older configuration has otherwise, in words."""
     old = old if isinstance(old, dict) else {}
-    keys = [key for key in new if old.get(key) != new[key]]
-    return "another " + ", ".join(f"{key} ({old.get(key)!s:.40}, now {new[key]!s:.40})" for key in keys)
+    words = [f"{key} ({old.get(key)!s:.40}, now {new.get(key)!s:.40})" for key in differing(old, new)]
+    if old.get("path") != new.get("path"):
+        words.append(f"path ({old.get('path', 'not told')!s:.300}, now {new.get('path')!s:.300})")
+    return "another " + ", ".join(words)

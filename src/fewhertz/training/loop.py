@@ -40,7 +40,7 @@ from fewhertz.checkpoint import Checkpoint, load, open_checkpoint
 from fewhertz.families.base import Family
 from fewhertz.method import IDENTITY, Chain, Method, parse
 from fewhertz.metrics import need
-from fewhertz.results import Journal, differs, read_journal, replace
+from fewhertz.results import Journal, differing, differs, read_journal, replace
 from fewhertz.run import one_line, request, sample_rate, too_long
 from fewhertz.tasks.base import TASKS, Sample, Task
 from fewhertz.training.data import Ears, Heard, Stream, batch_of, end_of_turn, unlabelled
@@ -131,12 +131,14 @@ def train(
     checkpoint = open_checkpoint(model)
     methods = _methods(checkpoint, method, chosen)
     labelled = chosen.objective == "labels"
-    learning, left_out = _samples(_tasks(task), checkpoint.family, labelled)
-    judging, bad = _samples(_tasks(dev), checkpoint.family, labelled) if dev else ([], [])
+    taught, tried = _tasks(task), _tasks(dev) if dev else []
+    learning, left_out = _samples(taught, checkpoint.family, labelled)
+    judging, bad = _samples(tried, checkpoint.family, labelled) if dev else ([], [])
     for line in (left_out := left_out + bad):
         say(f"left out: {line}")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        run = _Run(model, checkpoint, methods, learning, judging, Path(out), chosen, device, dtype, say)
+        sources = [one.source() for one in taught + tried]
+        run = _Run(model, checkpoint, methods, learning, judging, sources, Path(out), chosen, device, dtype, say)
         return dataclasses.replace(run(), left_out=left_out)
 
 
@@ -204,6 +206,7 @@ class _Run:
         methods: list[Method],
         learning: list[tuple[Sample, float]],
         judging: list[tuple[Sample, float]],
+        sources: list[str],
         out: Path,
         settings: Settings,
         device: str | None,
@@ -211,7 +214,7 @@ class _Run:
         say: Callable[[str], None],
     ) -> None:
         self.began = self.drawn = time.monotonic()
-        self.say, self.base = say, str(model)
+        self.say, self.base, self.sources = say, str(model), sources
         self.out, self.folder, self.settings = out, out / "training", settings
         self.samples, self.seconds = [one for one, _ in learning + judging], [s for _, s in learning + judging]
         self.dev = range(len(learning), len(self.samples))
@@ -242,7 +245,7 @@ class _Run:
 
     def _identity(self, checkpoint: Checkpoint, dtype: str | None) -> dict[str, Any]:
         """All that the result depends on."""
-        from fewhertz.evaluate import weights_sha256
+        from fewhertz.evaluate import audio_sha256, weights_sha256
 
         asked = [[one.id, one.references, one.prompt] for one in self.samples]
         chosen = {name: value for name, value in dataclasses.asdict(self.settings).items() if name not in HOW}
@@ -250,6 +253,8 @@ class _Run:
             "methods": [one.spec for one in self.asked],
             "base_sha256": weights_sha256(checkpoint),
             "data_sha256": hashlib.sha256(json.dumps([asked, len(self.dev)]).encode()).hexdigest(),
+            "audio_sha256": audio_sha256(self.samples),
+            "path": ", ".join(self.sources),
             "dtype": dtype or "the checkpoint's own",
         }
 
@@ -514,7 +519,7 @@ class _Run:
             found = state["step"], state["best_step"], float(state["best"]), state["seconds"], float(state["loss"])
         except (SafetensorError, ValueError, KeyError, TypeError):
             raise ValueError(f"{self._state} is damaged: remove {self.folder} and begin anew") from None
-        if state["identity"] != self.identity:
+        if differing(state["identity"], self.identity):
             told = differs(state["identity"], self.identity)
             raise ValueError(f"{self.out} holds a training with {told}: remove it, or name another directory")
         return found
