@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,7 +83,7 @@ def test_a_result_says_all_there_is_to_say(done: Path, tiny: Path) -> None:
     assert set(found) == {BASELINE, "pool@keep=1/2", "random(seed=3)@8Hz+sizes"}
     file = found["pool@keep=1/2"]
     assert file == done / "short" / safe_name(tiny.name) / "pool@keep=1%2F2.json"
-    assert not [f for f in file.parent.iterdir() if f.suffix not in (".json", ".gz")]  # journals and parts are gone
+    assert not [f for f in file.parent.iterdir() if f.suffix not in (".json", ".gz") and f.name != ".lock"]
     result, lines = read(file), read_samples(file)
 
     assert result["n"] == len(lines) == 12 and result["groups"] == 3 and result["failed"] == []
@@ -335,7 +338,7 @@ def damage(file: Path, how: str) -> None:
         ("half a result", "pool@keep=1%2F2.json is damaged"),
         ("another format", "pool@keep=1%2F2.json is no result file of format 1"),
         ("half its samples", "samples.jsonl.gz is damaged"),
-        ("no samples", "samples.jsonl.gz is damaged"),
+        ("no samples", "samples.jsonl.gz is missing"),
         ("a bad row", "samples.jsonl.gz, row 3 is damaged"),
         ("a row less", "is not what pool@keep=1%2F2.json was made from"),
     ],
@@ -361,10 +364,157 @@ def test_damaged_results_are_named_kept_and_made_again(
     assert run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--limit", 2).exit_code == 0
 
 
-def test_samples_that_unpack_without_end_are_refused(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewhertz.results._MOST", 1000)
-    with pytest.raises(ValueError, match="unpacks to more than 0 MB"):
-        read_samples(cells(done)[BASELINE])
+def swap_samples(file: Path, packed: bytes) -> None:
+    """Give a result other samples, and their hash."""
+    result = read(file)
+    file.with_name(result["samples"]["file"]).write_bytes(packed)
+    result["samples"]["sha256"] = hashlib.sha256(packed).hexdigest()
+    file.write_text(json.dumps(result), "utf-8")
+
+
+READ = """
+import resource, sys
+from pathlib import Path
+from fewhertz import results
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    results.read_samples(Path(sys.argv[1]))
+except ValueError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "times", "words"),
+    [(b"{}\n", 80_000_000, "row 1 is damaged"), (None, 1000, "unpacks to more than 64 MB")],
+    ids=["240 MB of nothing", "samples without end"],
+)
+def test_samples_that_unpack_without_end_are_refused(
+    done: Path, tmp_path: Path, line: bytes | None, times: int, words: str
+) -> None:
+    """In a process of its own, whose memory is looked at."""
+    source = cells(done)[BASELINE]
+    file = Path(shutil.copytree(source.parent, tmp_path / "cell")) / source.name
+    if line is None:
+        line = json.dumps(read_samples(file)[0] | {"output": "x" * 80_000}).encode() + b"\n"
+    swap_samples(file, gzip.compress(line * times, 1))
+    ended = subprocess.run([sys.executable, "-c", READ, file], capture_output=True, text=True, check=True)
+    said, megabytes = ended.stdout.splitlines()
+    assert words in said and str(file.parent) in said and int(megabytes) < 400
+
+
+def test_a_result_with_a_row_twice_or_another_n_is_neither_written_nor_read(done: Path, tmp_path: Path) -> None:
+    source = cells(done)[BASELINE]
+    file = Path(shutil.copytree(source.parent, tmp_path / "cell")) / source.name
+    place, result, lines = results.Cell(file.parent, BASELINE), read(file), read_samples(file)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=r"keep=1\.json is not written: row 3 is there twice"):
+        results.write(place, result | {"n": 13}, [*lines, lines[3]])
+    with pytest.raises(ValueError, match="is not written: n is 12, its samples are 11"):
+        results.write(place, result, lines[1:])
+    assert file.read_bytes() == before
+    for kept, words in (([*lines[:-1], lines[0]], "row 0 is there twice"), (lines[1:], "n is 12, its samples are 11")):
+        swap_samples(file, gzip.compress(b"".join(json.dumps(line).encode() + b"\n" for line in kept)))
+        with pytest.raises(ValueError, match=rf"samples\.jsonl\.gz is damaged \({words}\)"):
+            read_samples(file)
+    file.write_text(json.dumps(result | {"n": 39}), "utf-8")
+    with pytest.raises(ValueError, match=r"keep=1\.json is damaged \(n is 39, of 12 rows 0 failed\)"):
+        read(file)
+
+
+def test_what_is_no_result(done: Path, tmp_path: Path) -> None:
+    source = cells(done)[BASELINE]
+    text = source.read_text("utf-8")
+    file = tmp_path / "t" / "m" / "keep=1.json"
+    with pytest.raises(ValueError, match=r"keep=1\.json is missing: run its cell"):
+        read(file)
+    file.parent.mkdir(parents=True)
+    for changed, words in [
+        (json.loads(text) | {"samples": None}, "samples is None"),
+        (json.loads(text) | {"scores": [1]}, r"scores is \[1\]"),
+        (json.loads(text) | {"seed": math.inf}, "Infinity is no number"),
+        (json.loads(text) | {"seed": math.nan}, "NaN is no number"),
+        (json.loads(text) | {"n": "12"}, "n is 12"),
+    ]:
+        file.write_text(json.dumps(changed), "utf-8")
+        with pytest.raises(ValueError, match=words) as error:
+            read(file)
+        assert str(file) in str(error.value) and "\n" not in str(error.value)
+        ended = fewhertz_("report", tmp_path, "--out", tmp_path / "page.html")
+        assert ended.exit_code == 2 and str(file) in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+# As a user's own program has it: two of these at once, folder after folder.
+AT_ONCE = """
+import sys
+import fewhertz.tasks
+from fewhertz import evaluate
+from fewhertz.tasks.base import TASKS
+model, manifest = sys.argv[1:]
+print("ready", flush=True)
+for out in sys.stdin:
+    try:
+        task = TASKS["manifest"](data=manifest)
+        done = evaluate.evaluate(model, task, ["pool@keep=1/2"], out.strip(), max_new_tokens=4, device="cpu")
+        print("done", done.errors, flush=True)
+    except ValueError as error:
+        print("refused", error, flush=True)
+"""
+
+
+def test_two_evals_at_once(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    """Whoever comes second is told who is first, or finds all done; no sample is there twice."""
+    command = [sys.executable, "-c", AT_ONCE, str(tiny), str(manifest)]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = []
+    try:
+        assert all(one.stdout.readline() == "ready\n" for one in both)
+        for turn in range(4):
+            for one in both:
+                one.stdin.write(f"{tmp_path / str(turn)}\n")
+                one.stdin.flush()
+            said.append([one.stdout.readline() for one in both])
+            for spec in (BASELINE, "pool@keep=1/2"):
+                file = cell(tmp_path / str(turn), "short", tiny.name, spec).file
+                assert read(file)["n"] == 12 and [line["row"] for line in read_samples(file)] == list(range(12))
+    finally:
+        for one in both:
+            one.communicate()
+    for answers in said:
+        assert any(answer == "done []\n" for answer in answers)
+        for own, answer in zip(both, answers, strict=True):
+            other = next(one for one in both if one is not own)
+            assert answer == "done []\n" or f"is in use by process {other.pid} on " in answer
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from fewhertz import results
+with results.held([Path(sys.argv[1])]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_names_its_holder_and_ends_with_it(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    folder = cell(tmp_path, "short", tiny.name, BASELINE).folder
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        refused = run(tiny, manifest, tmp_path, "--limit", 1)
+        assert refused.exit_code == 2 and len(refused.stderr.splitlines()) <= 2
+        words = f"{folder} is in use by process {holder.pid} on {platform.node()} since 2"
+        assert words in refused.stderr.replace("\n", " ") and not list(folder.glob("*.json*"))
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert (folder / ".lock-holder").exists()  # as one that was killed leaves it
+    (folder / f".keep=1.json.{holder.pid}").write_text("half")
+    ended = run(tiny, manifest, tmp_path, "--limit", 1)
+    assert ended.exit_code == 0, ended.stderr
+    assert sorted(os.listdir(folder)) == [".lock", "keep=1.json", "keep=1.samples.jsonl.gz"]
 
 
 def test_gather_goes_on_past_damaged_files(tmp_path: Path) -> None:
@@ -387,6 +537,7 @@ def test_differences_are_taken_on_what_both_have(tmp_path: Path, manifest: Path,
     result = read(base.file)
     lines = [{**line, "output": text} for line, text in zip(read_samples(base.file), reversed(texts), strict=True)]
     del result["samples"]
+    result |= {"n": 3, "failed": ["the last row"]}
     results.write(base, result, lines[:3])  # the baseline lacks the last row, and said something
     pool.file.unlink()
     evaluate.evaluate(tiny, task, ["pool@keep=1/2"], out, max_new_tokens=3, device="cpu")

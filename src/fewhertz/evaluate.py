@@ -177,7 +177,8 @@ def evaluate(
         say: gets a line of text about how far it is, now and then.
 
     Raises:
-        ValueError: where the model, a method or the data cannot be used, or a result is there that was made otherwise.
+        ValueError: where the model, a method or the data cannot be used, or a result is there that was made otherwise,
+            or another evaluation writes to the same results.
         ImportError: where a package of the `eval` extra is missing.
     """
     process = _process(device == "cpu" or not torch.cuda.is_available())
@@ -196,27 +197,29 @@ def evaluate(
                 raise ValueError(f"two adapters are called {worn.name}: results are named by an adapter's directory")
             places += mine
     errors = [failed.error for failed in setup.failed]
-    if process.index == 0:
-        errors += [error for place in places if (error := _set_aside(place))]
-    process.wait()
-    todo = [place for place in places if not _there(place, setup)]
-    if todo:
-        net, processor = load(model, device=device or process.device, dtype=dtype)
-        if (wearing := attached(net)) is not None:
-            wearing.remove()
-        wrapped = net
-        for worn in setup.adapters.values():
-            wrapped = worn.put_on(wrapped)  # in place: net wears it too
-        if setup.adapters:
-            _refuse_adapted_encoder(net)
-        _run(net, processor, checkpoint.family, todo, setup)
+    # one process holds for all that accelerate has started
+    with results.held(place.folder for place in places) if process.index == 0 else contextlib.nullcontext():
         if process.index == 0:
-            for place in todo:
-                try:
-                    errors += _finish(net, checkpoint, place, places[0], setup)
-                except ValueError as error:
-                    errors.append(str(error))
+            errors += [error for place in places if (error := _set_aside(place))]
         process.wait()
+        todo = [place for place in places if not _there(place, setup)]
+        if todo:
+            net, processor = load(model, device=device or process.device, dtype=dtype)
+            if (wearing := attached(net)) is not None:
+                wearing.remove()
+            wrapped = net
+            for worn in setup.adapters.values():
+                wrapped = worn.put_on(wrapped)  # in place: net wears it too
+            if setup.adapters:
+                _refuse_adapted_encoder(net)
+            _run(net, processor, checkpoint.family, todo, setup)
+            if process.index == 0:
+                for place in todo:
+                    try:
+                        errors += _finish(net, checkpoint, place, places[0], setup)
+                    except ValueError as error:
+                        errors.append(str(error))
+            process.wait()
     return Outcome([place.file for place in places if place.file.exists()], list(dict.fromkeys(errors)))
 
 
