@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 FORMAT = 1
 BASELINE = "keep=1"  # spec of the uncompressed model: at keep=1 every method is the identity
 _MOST = 64 << 20  # bytes of a result, and of its samples unpacked: somebody else's may be made to fill the memory
-_NEEDED = {"row", "id", "output", "references", "scores", "stats"}  # of a sample
+_NEEDED = {"row", "id", "output", "references", "scores"}  # of a sample
 _LONGEST = 120  # bytes of a name: file systems end at 255, and endings are added
 
 Record = dict[str, Any]
@@ -116,9 +116,7 @@ def held(folders: Iterable[Path]) -> Iterator[None]:
                 stack.enter_context(FileLock(folder / ".lock", timeout=0))
             except Timeout:
                 raise ValueError(f"{folder} is in use by {_holder(told)}: wait for it, or name another folder") from None
-            for file in folder.iterdir():
-                if _PART.fullmatch(file.name):
-                    file.unlink()
+            clear(folder)
             replace(told, who)
             stack.callback(told.unlink, missing_ok=True)
         yield
@@ -132,6 +130,13 @@ def _holder(told: Path) -> str:
         except (OSError, ValueError, KeyError, TypeError):
             time.sleep(0.1)  # it has begun just now, and will say who it is
     return "another process"
+
+
+def clear(folder: Path) -> None:
+    """Remove what a process that was killed left half written in a folder, which no other writes to now."""
+    for file in folder.iterdir():
+        if _PART.fullmatch(file.name):
+            file.unlink()
 
 
 _PART = re.compile(r"\..+\.(json|jsonl|gz|safetensors)\.\d+")  # as `replace` names them

@@ -40,7 +40,7 @@ from fewhertz.checkpoint import Checkpoint, load, open_checkpoint
 from fewhertz.families.base import Family
 from fewhertz.method import IDENTITY, Chain, Method, parse
 from fewhertz.metrics import need
-from fewhertz.results import Journal, differing, differs, read_journal, replace
+from fewhertz.results import Journal, clear, differing, differs, held, read_journal, replace
 from fewhertz.run import one_line, request, sample_rate, too_long
 from fewhertz.tasks.base import TASKS, Sample, Task
 from fewhertz.training.data import Ears, Heard, Stream, batch_of, end_of_turn, unlabelled
@@ -117,14 +117,15 @@ def train(
         settings: of `fewhertz.training.Settings`.
 
     Raises:
-        ValueError: where the model, the method, the data or a setting cannot be used, or `out` holds another training.
+        ValueError: where the model, the method, the data or a setting cannot be used, or `out` holds another training,
+            or another process trains there.
         Stopped: where training cannot go on, such as by a loss that is no number or a full disk.
         ImportError: where a package of the `train` extra is missing.
 
     Example:
         >>> fewhertz.train("pocket", "pool@keep=1/3", "train.jsonl", "adapter", dev="dev.jsonl", steps=500)
     """
-    chosen = Settings(**settings)
+    chosen, folder = Settings(**settings), Path(out)
     need("peft", "train")
     if os.environ.get("RANK", "0") != "0":  # the first of several processes tells for all
         say = lambda _: None  # noqa: E731
@@ -136,10 +137,17 @@ def train(
     judging, bad = _samples(tried, checkpoint.family, labelled) if dev else ([], [])
     for line in (left_out := left_out + bad):
         say(f"left out: {line}")
+    if (folder / adapter.CONFIG).exists() and not (folder / "training").exists():
+        raise ValueError(f"{folder} holds an adapter and no training to go on with: name another directory")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         sources = [one.source() for one in taught + tried]
-        run = _Run(model, checkpoint, methods, learning, judging, sources, Path(out), chosen, device, dtype, say)
-        return dataclasses.replace(run(), left_out=left_out)
+        # one process holds for all that accelerate has started
+        first = os.environ.get("RANK", "0") == "0"
+        with held([folder / "training"]) if first else nullcontext():
+            if first:
+                clear(folder)
+            run = _Run(model, checkpoint, methods, learning, judging, sources, folder, chosen, device, dtype, say)
+            return dataclasses.replace(run(), left_out=left_out)
 
 
 def _tasks(given: Task | str | Path | Sequence[Task | str | Path]) -> list[Task]:
@@ -510,8 +518,6 @@ class _Run:
         from safetensors import SafetensorError, safe_open
 
         if not self._state.exists():
-            if (self.out / adapter.CONFIG).exists() and not self.folder.exists():
-                raise ValueError(f"{self.out} holds an adapter and no training to go on with: name another directory")
             return None
         try:
             with safe_open(self._state, "pt") as file:
