@@ -186,7 +186,8 @@ def evaluate(
     cells = list(dict.fromkeys([BASELINE, *cells]))
     for spec in cells[1:]:
         checkpoint.fit(spec)
-    setup = _setup(model, checkpoint, task, limit, batch_size, max_new_tokens, dtype, seed, draws, process, say)
+    task = dataclasses.replace(task, limit=limit)
+    setup = _setup(model, checkpoint, task, batch_size, max_new_tokens, dtype, seed, draws, process, say)
     places = [results.cell(Path(out), task.label, _name(model), spec) for spec in cells]
     if adapters:
         places = places[:1]
@@ -258,7 +259,6 @@ def _setup(
     model: str | Path,
     checkpoint: Checkpoint,
     task: Task,
-    limit: int | None,
     batch_size: int,
     max_new_tokens: int,
     dtype: str | None,
@@ -270,7 +270,7 @@ def _setup(
     metrics = task.metrics()
     for metric in metrics:
         metric.signature()  # what it needs is there, or is asked for before hours of work
-    rows = task.samples()[:limit]
+    rows = task.samples()
     samples = [row for row in rows if isinstance(row, Sample)]
     failed = [row for row in rows if isinstance(row, Failed)]
     if not samples:
