@@ -315,6 +315,39 @@ def test_nothing_to_run_is_an_error(tiny: Path, manifest: Path, tmp_path: Path) 
     assert unknown.exit_code == 2 and "no task 'nope'; known: audiocaps, clotho" in unknown.stderr
 
 
+def test_a_metric_that_cannot_be_had_is_absent_by_name(
+    tiny: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEWHERTZ_MINILM", str(tmp_path / "nowhere"))
+    file, out = tmp_path / "english.jsonl", tmp_path / "out"
+    file.write_text(json.dumps({"audio": str(manifest.parent / "0.wav"), "text": "a b", "lang": "en"}), "utf-8")
+    ended = run(tiny, file, out)
+    assert ended.exit_code == 0 and "meaning is not measured: " in ended.stderr and "FEWHERTZ_MINILM" in ended.stderr
+    (found,) = cells(out).values()
+    result = read(found)
+    assert list(result["scores"]) == ["wer"] and "nowhere has no model" in result["absent"]["meaning"]
+    page = tmp_path / "page.html"
+    assert fewhertz_("report", out, "--out", page).exit_code == 0
+    assert "meaning is not measured everywhere: " in page.read_text("utf-8")
+    # a result that has it is taken where it cannot be measured
+    result["scores"]["meaning"] = result["scores"]["wer"]
+    result["identity"]["metrics"].append("Meaning(normaliser='plain')")
+    found.write_text(json.dumps(result), "utf-8")
+    assert run(tiny, file, out).exit_code == 0 and json.loads(found.read_text("utf-8")) == result
+    result["identity"]["metrics"].append("Other()")
+    found.write_text(json.dumps(result), "utf-8")
+    assert run(tiny, file, out).exit_code == 2
+
+
+def test_a_missing_extra_is_told_before_any_work(
+    tiny: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jiwer", None)
+    ended = run(tiny, manifest, tmp_path / "out")
+    assert ended.exit_code == 2 and "jiwer is not installed: pip install 'fewhertz[eval]'" in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def damage(file: Path, how: str) -> None:
     beside = file.with_name(read(file)["samples"]["file"])
     if how == "half a result":

@@ -289,7 +289,7 @@ def test_data_that_cannot_be_read_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gone\.jsonl: no such file"):
         TASKS["manifest"](data=str(tmp_path / "gone.jsonl")).samples()
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "\xff"}\n')
-    with pytest.raises(ValueError, match="is not UTF-8 text .* at byte 10"):
+    with pytest.raises(ValueError, match=r"is not UTF-8 text .* at byte 10"):
         TASKS["manifest"](data=str(tmp_path / "x.jsonl")).samples()
     (tmp_path / "x.csv").write_bytes(b"path,sentence\na.wav,\xff\n")
     with pytest.raises(ValueError, match=r"x\.csv is not UTF-8 text"):

@@ -15,7 +15,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from fewhertz.checkpoint import Checkpoint, load, load_learned, open_checkpoint,
 from fewhertz.cost import dtype_of
 from fewhertz.families.base import Family
 from fewhertz.method import IDENTITY, parse
-from fewhertz.metrics import Metric, Stats, interval, paired
+from fewhertz.metrics import Metric, Stats, Unavailable, interval, need, paired
 from fewhertz.results import BASELINE, Cell, Journal, Record
 from fewhertz.run import answer, one_line, request, sample_rate, too_long
 from fewhertz.tasks.base import Failed, Sample, Task
@@ -95,10 +95,8 @@ class _Process:
 def _process(cpu: bool) -> _Process:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return _Process()
-    from accelerate import PartialState
-
     # the first process measures while the others wait, which may take longer than a default timeout
-    state = PartialState(cpu=cpu, timeout=datetime.timedelta(days=7))
+    state = need("accelerate", "train").PartialState(cpu=cpu, timeout=datetime.timedelta(days=7))
     return _Process(state.process_index, state.num_processes, str(state.device), state.wait_for_everyone)
 
 
@@ -118,7 +116,9 @@ class _Setup:
     process: _Process
     say: Callable[[str], None]
 
-    adapters: dict[Path, Adapter]  # by the folder of their cells
+    asked_for: list[Metric]  # metrics and absent ones
+    absent: dict[str, str]  # why a metric is not measured
+    adapters: dict[Path, Adapter] = field(default_factory=dict)  # by the folder of their cells
 
     def named(self, place: Cell) -> Record:
         worn = self.adapters.get(place.folder)
@@ -267,9 +267,17 @@ def _setup(
     process: _Process,
     say: Callable[[str], None],
 ) -> _Setup:
-    metrics = task.metrics()
-    for metric in metrics:
-        metric.signature()  # what it needs is there, or is asked for before hours of work
+    asked_for = task.metrics()
+    metrics, absent = [], {}
+    for metric in asked_for:
+        try:
+            metric.signature()  # what it needs is there, or is asked for before hours of work
+            metrics.append(metric)
+        except Unavailable as error:
+            if metric is asked_for[0]:
+                raise
+            absent[metric.name] = str(error)
+            say(f"{metric.name} is not measured: {error}")
     rows = task.samples()
     samples = [row for row in rows if isinstance(row, Sample)]
     failed = [row for row in rows if isinstance(row, Failed)]
@@ -291,7 +299,8 @@ def _setup(
         "dtype": (dtype or str(dtype_of(checkpoint.config))).removeprefix("torch."),
         "metrics": list(map(repr, metrics)),
     }
-    return _Setup(task, metrics, samples, failed, identity, batch_size, max_new_tokens, seed, draws, process, say, {})
+    how = (batch_size, max_new_tokens, seed, draws, process, say)
+    return _Setup(task, metrics, samples, failed, identity, *how, asked_for, absent)
 
 
 def weights_sha256(checkpoint: Checkpoint) -> str:
@@ -333,7 +342,8 @@ def _there(place: Cell, setup: _Setup) -> bool:
     if not place.file.exists():
         return False
     old, new = results.read(place.file)["identity"], setup.named(place)
-    if results.differing(old, new):
+    # one with a metric that is absent now is as good
+    if results.differing(old, new) and results.differing(old, new | {"metrics": list(map(repr, setup.asked_for))}):
         raise ValueError(
             f"{place.file} is there with {results.differs(old, new)}: remove it, or choose another folder with --out"
         )
@@ -634,6 +644,7 @@ def _result(
         "failed": [failed.error for failed in setup.failed] + errors,
         "metric": setup.metrics[0].name,
         "scores": scores,
+        "absent": setup.absent,
         "audio_seconds": round(total["audio_seconds"], 3),
         "audio_tokens": {"before": total["before"], "after": total["after"]},
         "rate_hz": {

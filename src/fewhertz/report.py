@@ -135,6 +135,8 @@ def _notes(group: Group) -> str:
         for name, score in cell.scores.items():
             if name in first.scores and score.signature != (old := first.scores[name].signature):
                 notes.append(f"Not comparable: {name} of {cell.spec} is {score.signature}, of {first.spec} {old}.")
+    absent = {name: why for cell in group.whole for name, why in cell.absent.items()}
+    notes += [f"{name} is not measured everywhere: {why}" for name, why in absent.items()]
     told = f'<div class="wrong">{_list(notes)}</div>' if notes else ""
     errors: dict[str, int] = {}
     for cell in group.whole:

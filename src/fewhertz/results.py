@@ -115,7 +115,9 @@ def held(folders: Iterable[Path]) -> Iterator[None]:
             try:
                 stack.enter_context(FileLock(folder / ".lock", timeout=0))
             except Timeout:
-                raise ValueError(f"{folder} is in use by {_holder(told)}: wait for it, or name another folder") from None
+                raise ValueError(
+                    f"{folder} is in use by {_holder(told)}: wait for it, or name another folder"
+                ) from None
             clear(folder)
             replace(told, who)
             stack.callback(told.unlink, missing_ok=True)
