@@ -268,7 +268,8 @@ def test_bad_rows_are_listed_and_the_rest_goes_on(tiny: Path, manifest: Path, tm
     soundfile.write(tmp_path / "long.wav", np.zeros(31 * 16_000, np.float32), 16_000)
     good = {"audio": str(manifest.parent / "0.wav"), "text": "a b"}
     rows = [good, {**good, "text": ""}, {**good, "audio": "cut.wav"}, {**good, "audio": "long.wav"}, {"x": 1}]
-    rows += [{**good, "audio": "gone.wav"}, {**good, "audio": "x" * 5000}, {**good, "text": "c d", "id": "last"}]
+    rows += [{**good, "audio": "gone.wav"}, {**good, "audio": "x" * 5000}, {**good, "audio": "\ud800.wav"}]
+    rows += [{**good, "text": "c d", "id": "last"}]
     file = tmp_path / "bad.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{half\n")
     ended = run(tiny, file, tmp_path / "out", "--method", "pool@keep=1/2", "--batch-size", 3)
@@ -280,7 +281,8 @@ def test_bad_rows_are_listed_and_the_rest_goes_on(tiny: Path, manifest: Path, tm
         5: "no column 'audio'; it has x",
         6: "gone.wav: no such file",
         7: "…: File name too long",
-        9: "is not JSON",
+        8: ".wav: no such file",
+        10: "is not JSON",
     }
     found = cells(tmp_path / "out")
     for spec in (BASELINE, "pool@keep=1/2"):

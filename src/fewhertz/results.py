@@ -170,7 +170,9 @@ def write(cell: Cell, result: Record, samples: list[Record]) -> None:
     packed = gzip.compress(lines, mtime=0)  # the same samples are the same bytes
     replace(cell.samples, packed)
     result = result | {"samples": {"file": cell.samples.name, "sha256": hashlib.sha256(packed).hexdigest()}}
-    replace(cell.file, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    # half a character, as a damaged name may hold, is escaped
+    text = json.dumps(result, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    replace(cell.file, text + b"\n")
 
 
 def _miscounted(result: Record, samples: list[Record]) -> str | None:
