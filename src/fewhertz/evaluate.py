@@ -204,6 +204,7 @@ def evaluate(
             errors += [error for place in places if (error := _set_aside(place))]
         process.wait()
         todo = [place for place in places if not _there(place, setup)]
+        _tell_older([place for place in places if place not in todo], say)
         if todo:
             net, processor = load(model, device=device or process.device, dtype=dtype)
             if (wearing := attached(net)) is not None:
@@ -347,9 +348,15 @@ def _there(place: Cell, setup: _Setup) -> bool:
         raise ValueError(
             f"{place.file} is there with {results.differs(old, new)}: remove it, or choose another folder with --out"
         )
-    if "audio_sha256" not in old:
-        setup.say(f"{place.file} is of a version that did not compare audio: whether it heard the same is not known")
     return True
+
+
+def _tell_older(places: list[Cell], say: Callable[[str], None]) -> None:
+    """Results of versions that did not compare audio are taken, and told."""
+    older = [place.file for place in places if "audio_sha256" not in results.read(place.file)["identity"]]
+    if older:
+        more = f" and {len(older) - 1} more" if older[1:] else ""
+        say(f"{older[0]}{more}: from before audio was compared; whether it is the same audio is not known")
 
 
 class _Progress:
