@@ -345,6 +345,14 @@ def test_a_missing_extra_is_told_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_scores_are_printed_whatever_the_terminal_can_write(done: Path, tiny: Path, manifest: Path) -> None:
+    """Their real minus signs too."""
+    command = [SCRIPT, "eval", tiny, "--task", manifest, "--out", done, "--max-new-tokens", "6", "--device", "cpu"]
+    own = os.environ | {"PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([*map(str, command)], env=own, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and "keep=1" in ended.stdout and "\\u2212" in ended.stdout, ended.stderr
+
+
 def damage(file: Path, how: str) -> None:
     beside = file.with_name(read(file)["samples"]["file"])
     if how == "half a result":
