@@ -42,14 +42,11 @@ from torch.nn.functional import normalize, pad, scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import fewhertz
-from fewhertz import audio
 from fewhertz.attach import encode_once
-from fewhertz.demo import bundled
 from fewhertz.families.base import family_of
 from fewhertz.method import Clip
 from fewhertz.plan import Plan
 from fewhertz.present import sized
-from fewhertz.run import request as ask
 
 EXACT_BAR = 1e-5  # largest difference in float32; at depth relative
 OTHER_WAY_BAR = 1.10  # a layer by the additive mask over one by the fastest way: above it another way is worth its code
@@ -152,7 +149,8 @@ def problem(
     queries = n if phase == "prefill" else 1
 
     def some(h: int, count: int) -> Tensor:
-        return torch.randn(b, count, h, d, generator=source).to(**like).transpose(1, 2)
+        device = like["device"] if source is None else source.device
+        return torch.randn(b, count, h, d, generator=source, device=device).to(**like).transpose(1, 2)
 
     query, key, value = some(heads, queries), some(key_heads, n), some(key_heads, n)
     if phase == "decode":  # a cache
@@ -570,6 +568,10 @@ class Speech:
 
 def speech(manifests: Path | None, count: int) -> list[Speech]:
     """Recordings of the dev lists, half strings of words and half sentences; without them the bundled clips."""
+    # here, since the rest, which another bench uses, needs no library that reads audio
+    from fewhertz import audio
+    from fewhertz.demo import bundled
+
     if manifests is None:
         return [Speech(clip.wave, clip.text) for clip in bundled(count)]
     found = []
@@ -582,6 +584,8 @@ def speech(manifests: Path | None, count: int) -> list[Speech]:
 
 def requests(processor: Any, said: Sequence[Speech], device: str) -> list[dict[str, Any]]:
     """What pocket gets of each recording: the prompt, and after it what is said."""
+    from fewhertz.run import request as ask
+
     asked = []
     for one in said:
         inputs = ask(processor, [one.wave]).to(device)

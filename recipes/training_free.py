@@ -609,7 +609,7 @@ def page(measured: Measured) -> str:
     )
     head = HEAD.format(
         default=RECOMMENDED,
-        parameters=claims.parameters(),
+        parameters=claims.PARAMETERS,
         sha=base["weights_sha256"][:8],
         device=base["hardware"]["device"],
         dtype=base["dtype"],

@@ -10,9 +10,9 @@ import pytest
 from fewhertz.method import parse
 from fewhertz.results import BASELINE
 from recipes import claims, recovery
-from recipes.claims import DOCS, RESULTS, TASKS, Gain, Measured, With, word
+from recipes.claims import DOCS, RESULTS, SPEECH, TASKS, Gain, Measured, With, at, word
 
-README = (claims.REPO / "README.md").read_text("utf-8")
+PAGE = (DOCS / "results.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,22 @@ def test_the_page_is_made_of_the_committed_results(measured: Measured) -> None:
     assert claims.page(measured) == (DOCS / "claims.md").read_text("utf-8"), "run: make reproduce"
 
 
-def test_the_readme_table_is_made_of_the_committed_results(measured: Measured) -> None:
-    assert claims.readme_table(measured) in README, "run: python -m recipes.claims table, and paste it into README.md"
+def test_the_table_is_made_of_the_committed_results(measured: Measured) -> None:
+    assert claims.rates_table(measured) in PAGE, (
+        "run: python -m recipes.claims table, and paste it into docs/results.md"
+    )
+
+
+def test_figures_of_the_readme_are_those_of_the_files(measured: Measured) -> None:
+    readme = (claims.REPO / "README.md").read_text("utf-8").replace("*", "")
+    for method in ("pool", "ward", "ward+time+sizes"):
+        row = next(line for line in readme.splitlines() if line.startswith(f"| `{method}`"))
+        cells = [cell.strip() for cell in row.split("|")]
+        for keep, cell in zip(("1/2", "1/3"), cells[3:5], strict=True):
+            scores = [measured.score(task, at(method, keep))["score"] for task in SPEECH]
+            assert cell == " / ".join(f"{score:.1f}" for score in scores)
+    whole = " / ".join(f"{measured.score(task, BASELINE)['score']:.1f}" for task in SPEECH)
+    assert f"| no compression | {whole} |" in readme
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.label)
@@ -64,7 +78,7 @@ def test_figures_of_the_page_are_those_of_the_files(measured: Measured) -> None:
     """One figure, found by another way than the page's own."""
     task, keep = TASKS[0], "1/3"
     cell = measured.result(task, f"pool@keep={keep}")["scores"]["wer"]
-    row = next(line for line in README.splitlines() if line.startswith("| `pool` |") and " / " in line)
+    row = next(line for line in PAGE.splitlines() if line.startswith("| `pool` |") and " / " in line)
     assert re.split(r" *\| *", row)[3].split(" / ")[0] == f"{cell['score']:.1f}"
     gain = measured.gain(task, f"pool@keep={keep}", BASELINE)
     assert gain.value == pytest.approx(-cell["difference"], abs=1e-4)

@@ -29,6 +29,7 @@ SCRIPT = Path(sys.executable).with_name("fewhertz")
 VERBS = [
     "run",
     "methods",
+    "sample",
     "inspect",
     "show",
     "compress",
@@ -400,3 +401,17 @@ def test_load_keeps_to_what_is_asked() -> None:
     model, _ = fewhertz.load("pocket", dtype=torch.float32, device=torch.device("cpu"))
     assert model.dtype == torch.float32 and not model.training and fewhertz.attached(model) is None
     assert np.isfinite(sum(p.abs().sum().item() for p in model.parameters()))
+
+
+def test_sample_copies_the_clips_and_writes_over_nothing(tmp_path: Path) -> None:
+    done = fewhertz_("sample", tmp_path / "clips")
+    names = sorted(file.name for file in (path() / "samples").iterdir())
+    assert done.exit_code == 0 and f"{len(names) - 1} clips" in done.stderr
+    assert sorted(file.name for file in (tmp_path / "clips").iterdir()) == names
+    rows = [json.loads(line) for line in (tmp_path / "clips" / "samples.jsonl").read_text().splitlines()]
+    assert all((tmp_path / "clips" / row["audio"]).exists() and row["text"] for row in rows)
+    assert fewhertz_("sample", tmp_path / "clips").exit_code == 0  # again: the same files
+    (tmp_path / "clips" / "01.flac").write_bytes(b"mine")
+    refused = fewhertz_("sample", tmp_path / "clips")
+    assert refused.exit_code == 2 and "01.flac is there and is another file" in refused.stderr
+    assert (tmp_path / "clips" / "01.flac").read_bytes() == b"mine"

@@ -18,6 +18,7 @@ import numpy
 import pytest
 import torch
 from conftest import own_methods
+from tiny import DEVICE
 from torch import Tensor
 
 import fewhertz.methods  # noqa: F401  (fills METHODS)
@@ -70,24 +71,25 @@ def tokens(kind: str, b: int, n: int) -> Tensor:
     """Tokens (b, n, WIDTH) that change slowly, or one of the inputs on which cosines and sorts go wrong."""
     generator = torch.Generator().manual_seed(n)
     walk = torch.randn(b, n, WIDTH, generator=generator).cumsum(1) / 3 + torch.randn(b, n, WIDTH, generator=generator)
+    walk = walk.to(DEVICE)
     match kind:
         case "walk":
             return walk
         case "constant":
             return walk[:, :1].expand(b, n, WIDTH).contiguous()
         case "silence":
-            return torch.zeros(b, n, WIDTH)
+            return torch.zeros(b, n, WIDTH, device=DEVICE)
         case "two values":
             return walk[:, torch.arange(n) // 3 % 2 * min(1, n - 1)]
         case "silent ends":
-            place = torch.arange(n)[:, None]
+            place = torch.arange(n, device=DEVICE)[:, None]
             return walk * ((place >= n / 3) & (place < n / 2))
         case "loud":
             return walk * 1e15
         case "quiet":
             return walk * 1e-15
         case "opposite":
-            return walk[:, :1] * (1 - 2 * (torch.arange(n) % 2))[:, None]
+            return walk[:, :1] * (1 - 2 * (torch.arange(n, device=DEVICE) % 2))[:, None]
     raise AssertionError(kind)
 
 
@@ -124,8 +126,10 @@ def check_partition(plan: Plan) -> None:
     shares = plan.shares()
     assert ((shares > 0) == (plan.group >= 0)).all()
     slots = torch.where(plan.group < 0, plan.m, plan.group)
-    total = torch.zeros(len(slots), plan.m + 1).double().scatter_add(1, slots, shares.double()).float()
-    torch.testing.assert_close(total[:, :-1], torch.ones(len(slots), plan.m))
+    total = (
+        torch.zeros(len(slots), plan.m + 1, device=slots.device).double().scatter_add(1, slots, shares.double()).float()
+    )
+    torch.testing.assert_close(total[:, :-1], torch.ones(len(slots), plan.m, device=slots.device))
     assert (total[:, -1] == 0).all()
 
 
@@ -165,7 +169,9 @@ def test_output_is_the_mean_of_each_group(spec: str, n: int) -> None:
     for keep in keeps_of(spec):
         x, out, plan = planned(spec, n, keep)
         slots = torch.where(plan.group < 0, plan.m, plan.group)[..., None].expand_as(x)
-        total = torch.zeros(len(x), plan.m + 1, WIDTH).scatter_add(1, slots, x * plan.shares()[..., None])
+        total = torch.zeros(len(x), plan.m + 1, WIDTH, device=x.device).scatter_add(
+            1, slots, x * plan.shares()[..., None]
+        )
         torch.testing.assert_close(out, total[:, :-1], rtol=1e-4, atol=1e-4)
 
 

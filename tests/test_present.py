@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
-from tiny import AUDIO, PAD, TINY, labels_of, prompts
+from tiny import AUDIO, DEVICE, PAD, TINY, labels_of, prompts
 from torch import Tensor, nn
 
 import fewhertz
@@ -189,13 +191,15 @@ def test_other_kernels_are_refused(qwen: Any, kernel: str) -> None:
 def merged_and_not(model: Any, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs of the LLM at the last of a few tokens: over copies, over one of each with the bias, and without."""
     generator = torch.Generator().manual_seed(3)
-    tokens = torch.randn(1, len(sizes), 32, generator=generator)
-    times = torch.arange(len(sizes))[None] * 5
-    repeats = torch.tensor(sizes)
+    tokens = torch.randn(1, len(sizes), 32, generator=generator).to(DEVICE)
+    times = torch.arange(len(sizes), device=DEVICE)[None] * 5
+    repeats = torch.tensor(sizes, device=DEVICE)
     llm = model.get_decoder()
 
     def last(x: Tensor, at: Tensor) -> Tensor:
-        return llm(inputs_embeds=x, position_ids=at, attention_mask=torch.ones(at.shape)).last_hidden_state[0, -1]
+        return llm(
+            inputs_embeds=x, position_ids=at, attention_mask=torch.ones(at.shape, device=DEVICE)
+        ).last_hidden_state[0, -1]
 
     with torch.no_grad():
         whole = last(tokens.repeat_interleave(repeats, 1), times.repeat_interleave(repeats, 1))
@@ -252,7 +256,7 @@ def expected(family: str, batch: dict[str, Tensor], plans: list[Any]) -> tuple[l
 def padded(rows: list[list[float]], side: str) -> Tensor:
     width = max(map(len, rows))
     blanks = [[0.0] * (width - len(row)) for row in rows]
-    return torch.tensor([b + r if side == "left" else r + b for r, b in zip(rows, blanks, strict=True)])
+    return torch.tensor([b + r if side == "left" else r + b for r, b in zip(rows, blanks, strict=True)], device=DEVICE)
 
 
 @torch.no_grad()
@@ -270,7 +274,7 @@ def test_forward_is_that_of_a_plain_model_told_the_same(family: str, model: Any,
     places = mask.expand_as(got["position_ids"])
     torch.testing.assert_close(got["position_ids"][places], when.expand_as(places)[places].float())
 
-    causal = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool).tril()
+    causal = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=DEVICE).tril()
     bias = torch.where(causal & mask[:, None, None], much.clamp_min(1).log()[:, None, None], -1e9)
     plain = model.get_decoder()(inputs_embeds=got["inputs_embeds"], position_ids=when, attention_mask=bias)
     logits = model.lm_head(plain.last_hidden_state)
@@ -403,6 +407,100 @@ def test_a_decoding_loop_of_ones_own(family: str, model: Any, suffix: str) -> No
         whole = batch | {"input_ids": torch.cat([batch["input_ids"], new[:, :3]], 1)}
         whole["attention_mask"] = torch.ones_like(whole["input_ids"])
         torch.testing.assert_close(out.logits[:, -1], last_logits(model, whole)[:, 0], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("suffix", ["", "+time", "+sizes", "+time+sizes"])
+def test_a_loop_of_ones_own_over_a_padded_batch(qwen: Any, suffix: str) -> None:
+    """Masks go on from the user's own prompt, as in a loop around the stock model; rows are shortened unequally."""
+    batch = prompts("qwen2-audio", [[400], [1203]])
+    with fewhertz.compress(qwen, "segment@keep=1/3" + suffix):
+        new = new_tokens(qwen, batch, max_new_tokens=4)
+        for given in ("mask", "none"):
+            mask = batch["attention_mask"]
+            out = qwen(**batch, use_cache=True)
+            said = []
+            for _ in range(4):
+                said.append(out.logits[:, -1].argmax(-1))
+                mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+                step = {"attention_mask": mask} if given == "mask" else {}
+                out = qwen(input_ids=said[-1][:, None], past_key_values=out.past_key_values, **step)
+            assert torch.equal(torch.stack(said, 1), new)
+        wrong = mask[:, 2:]
+        with pytest.raises(ValueError, match="wide: pass one over"):
+            qwen(input_ids=said[-1][:, None], past_key_values=out.past_key_values, attention_mask=wrong)
+
+
+@torch.no_grad()
+def test_the_cache_by_either_name(qwen: Any) -> None:
+    """Transformers 5.24 calls past_key_values cache: both carry the layout of what is in them."""
+    names = [name for name in ("past_key_values", "cache") if name in inspect.signature(qwen.forward).parameters]
+    assert names
+    batch = prompts("qwen2-audio", [[400]])
+    with fewhertz.compress(qwen, "ward@keep=1/3+time+sizes"):
+        new = new_tokens(qwen, batch, max_new_tokens=3)
+        for name in {*names, "past_key_values"}:
+            out = qwen(**batch, use_cache=True)
+            for i in range(3):
+                token = out.logits[:, -1:].argmax(-1)
+                assert torch.equal(token[:, 0], new[:, i])
+                held = getattr(out, "cache", None)
+                out = qwen(input_ids=token, **{name: out.past_key_values if held is None else held})
+
+
+@torch.no_grad()
+def test_drafted_decoding_is_refused_by_name(qwen: Any) -> None:
+    batch = prompts("qwen2-audio", [[400]])
+    for keep in ("1", "1/3"):
+        with fewhertz.compress(qwen, f"pool@keep={keep}"):
+            with pytest.raises(NotImplementedError, match="leave prompt_lookup_num_tokens out"):
+                qwen.generate(**batch, prompt_lookup_num_tokens=2, max_new_tokens=4)
+            with pytest.raises(NotImplementedError, match="leave assistant_model out"):
+                qwen.generate(**batch, assistant_model=qwen, max_new_tokens=4)
+            own = copy.deepcopy(qwen.generation_config)
+            own.prompt_lookup_num_tokens = 2
+            with pytest.raises(NotImplementedError, match="leave prompt_lookup_num_tokens out"):
+                qwen.generate(**batch, generation_config=own, max_new_tokens=4)
+
+
+# --- threads
+
+THREADS, CALLS = 8, 50
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_threads_hear_what_one_hears(kernel: str) -> None:
+    """One model, eight threads, mixed prompts, forward and generate: all as one after the other; nothing is left."""
+    model = TINY["qwen2-audio"].build()
+    model.set_attn_implementation(kernel)
+    batches = [prompts("qwen2-audio", rows, seed=i) for i, rows in enumerate(([[400]], [[203], [90]], [[60]], [[700]]))]
+    stock = [model(**batch).logits for batch in batches]
+    with fewhertz.compress(model, "segmentwise@keep=1/3+time+sizes"):
+
+        @torch.no_grad()  # each thread has its own say in that
+        def call(i: int) -> Tensor:
+            batch = batches[i % len(batches)]
+            return new_tokens(model, batch, max_new_tokens=3) if i % 3 == 0 else model(**batch).logits
+
+        serial = [call(i) for i in range(12)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = list(pool.map(call, [i % 12 for i in range(THREADS * CALLS)]))
+        for i, got in enumerate(found):
+            assert torch.equal(got, serial[i % 12])
+    for batch, before in zip(batches, stock, strict=True):
+        assert torch.equal(model(**batch).logits, before)
+
+
+@torch.no_grad()
+def test_two_models_in_two_threads_keep_their_own_sizes() -> None:
+    models = [TINY[family].build() for family in ("qwen2-audio", "audio-flamingo-3")]
+    batches = [prompts(family, [[400], [203]]) for family in ("qwen2-audio", "audio-flamingo-3")]
+    with fewhertz.compress(models[0], SPEC), fewhertz.compress(models[1], "pool@keep=1/4+sizes"):
+        serial = [model(**batch).logits for model, batch in zip(models, batches, strict=True)]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda i: models[i % 2](**batches[i % 2]).logits.detach(), range(40)))
+    assert all(torch.equal(got, serial[i % 2]) for i, got in enumerate(found))
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY, WINDOW, prompts
+from tiny import DEVICE, TINY, WINDOW, prompts
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fewhertz
@@ -157,7 +157,10 @@ def test_other_kernels_are_refused_by_name(family: str, model: Any) -> None:
 
 def heads(n: int, b: int = 2, h: int = 4, g: int = 4, e: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(b, h, n, e, generator=generator), torch.randn(b, g, n, e, generator=generator)
+    return (
+        torch.randn(b, h, n, e, generator=generator).to(DEVICE),
+        torch.randn(b, g, n, e, generator=generator).to(DEVICE),
+    )
 
 
 def naive(
@@ -174,7 +177,7 @@ def naive(
 @pytest.mark.parametrize("g", [4, 2, 1])
 def test_column_sums(monkeypatch: pytest.MonkeyPatch, g: int) -> None:
     query, key = heads(33, g=g)
-    valid = torch.arange(33) < torch.tensor([[33], [20]])
+    valid = torch.arange(33, device=DEVICE) < torch.tensor([[33], [20]], device=DEVICE)
     torch.testing.assert_close(column_sums(query, key, 0.3), naive(query, key))
     masked = column_sums(query, key, 0.3, queries=valid, keys=valid)
     torch.testing.assert_close(masked, naive(query, key, valid, valid))
@@ -185,7 +188,7 @@ def test_column_sums(monkeypatch: pytest.MonkeyPatch, g: int) -> None:
 
 def test_an_empty_window_gives_no_nan() -> None:
     query, key = heads(5)
-    valid = torch.zeros(2, 5, dtype=torch.bool)
+    valid = torch.zeros(2, 5, dtype=torch.bool, device=DEVICE)
     assert (column_sums(query, key, 0.3, queries=valid, keys=valid) == 0).all()
 
 

@@ -7,6 +7,7 @@ belong to them. (`test_families.py` also runs those real processors that can be 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+DEVICE = os.environ.get("FEWHERTZ_TEST_DEVICE", "cpu")  # where models and inputs are: cuda on a machine with a GPU
 MELS = 16
 VOCAB = 112  # ids below 100 are text
 AUDIO, AUDIO_BOS, AUDIO_EOS, VISION_BOS, VISION_EOS, IMAGE, VIDEO, PAD = range(100, 108)
@@ -79,7 +81,7 @@ def _made(name: str, config: Callable[[Any], Any], seed: int = 0) -> Any:
         if parameter.dim() > 1:  # the usual 0.02 would leave logits so flat that argmax hardly depends on the audio
             nn.init.normal_(parameter, std=0.25)
     model.generation_config.pad_token_id = PAD
-    return model
+    return model.to(DEVICE)
 
 
 def _qwen2_audio() -> Any:
@@ -215,7 +217,8 @@ def audio_of(tiny: Tiny, mels: list[int], generator: torch.Generator) -> dict[st
     width = tiny.window or -(-max(windows) // tiny.multiple) * tiny.multiple
     mask = torch.arange(width)[None] < torch.tensor(windows)[:, None]
     features = torch.randn(len(windows), MELS, width, generator=generator) * mask[:, None]
-    return {"input_features": features} | ({} if tiny.mask is None else {tiny.mask: mask.long()})
+    found = {"input_features": features} | ({} if tiny.mask is None else {tiny.mask: mask.long()})
+    return {name: value.to(DEVICE) for name, value in found.items()}
 
 
 def prompts(
@@ -251,6 +254,7 @@ def prompts(
     if image:
         batch["pixel_values"] = torch.randn(16 * len(rows), 3 * 2 * 4 * 4, generator=generator)
         batch["image_grid_thw"] = torch.tensor([[1, 4, 4]] * len(rows))
+    batch = {name: value.to(DEVICE) for name, value in batch.items()}
     return batch | audio_of(tiny, [mel for row in rows for mel in row], generator)
 
 

@@ -19,30 +19,45 @@ N_MELS = 80
 FRAME_HZ = 100
 
 # "espeak:<language>+<variant>" or "flite:<voice>". Unseen voices are never trained on.
-SEEN_VOICES = {
-    "en": (
-        "espeak:en-us", "espeak:en-us+f1", "espeak:en-us+f2", "espeak:en-us+m3", "espeak:en-us+f4", "espeak:en-us+m8",
-        "espeak:en", "espeak:en+m1", "espeak:en+f3", "espeak:en+m7", "espeak:en-gb-x-rp+f1", "espeak:en-gb-x-rp+m3",
-        "espeak:en-gb-scotland+m4", "espeak:en-gb-scotland+f3", "espeak:en-029+m2", "espeak:en-029+m6",
-        "espeak:en-029+f4", "flite:slt", "flite:rms", "flite:kal16",
-    ),
-    "fr": ("espeak:fr", "espeak:fr+f2", "espeak:fr+m3", "espeak:fr+f4", "espeak:fr-ch+m7"),
-    "de": (
-        "espeak:de", "espeak:de+f2", "espeak:de+m3", "espeak:de+f4", "espeak:de+m7", "espeak:de+f1", "espeak:de+m1",
-    ),
-}  # fmt: skip
+ACCENTS = (
+    "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd",
+)  # fmt: skip
+PLAIN = ("f1", "f2", "f3", "f4", "m1", "m2", "m3", "m4", "m6", "m7", "m8")  # of them a voice is drawn more often
+VARIANTS = (
+    *PLAIN, "Alex", "Andrea", "Andy", "Denis", "Diogo", "Gene2", "Henrique", "Hugo", "Marco", "Mario", "Mike", "Nguyen",
+    "RicishayMax", "RicishayMax2", "RicishayMax3", "Tweaky", "announcer", "antonio", "aunty", "benjamin", "croak",
+    "david", "ed", "edward2", "grandma", "grandpa", "gustave", "iven2", "iven3", "iven4", "john", "kaukovalta",
+    "klatt", "klatt2", "klatt3", "klatt4", "klatt5", "klatt6", "marcelo", "max", "michel", "miguel", "norbert", "paul",
+    "pedro", "robert", "robosoft", "robosoft2", "robosoft3", "robosoft4", "robosoft5", "robosoft6", "robosoft7",
+    "robosoft8", "sandro", "shelby", "steph2", "steph3",
+)  # fmt: skip
+NEW_VARIANTS = (  # of no voice that is trained on, in any language
+    "m5", "f5", "adam", "Alicia", "Annie", "anika", "belinda", "boris", "caleb", "edward", "Gene", "iven", "Jacky",
+    "Lee", "linda", "Michael", "pablo", "quincy", "rob", "steph", "Storm", "travis", "victor", "zac",
+)  # fmt: skip
 UNSEEN_VOICES = {
     "en": ("espeak:en-us+m5", "espeak:en+f5", "espeak:en-029+f2", "flite:awb"),
-    "fr": ("espeak:fr+m5", "espeak:fr+f5"),
     "de": ("espeak:de+m5", "espeak:de+f5"),
 }
-FLITE_COST = 0.5  # share of sentences of a flite voice beside an espeak-ng one: flite is some 15 times slower
-SPEED = {"en": (145, 190), "fr": (150, 200), "de": (165, 220)}  # words a minute
+NEW_VOICES = {
+    "en": (*UNSEEN_VOICES["en"], *(f"espeak:{ACCENTS[i % 5]}+{v}" for i, v in enumerate(NEW_VARIANTS[2:]))),
+    "de": (*UNSEEN_VOICES["de"], *(f"espeak:de+{v}" for v in NEW_VARIANTS[2:])),
+}
+SEEN_VOICES = {
+    "en": (
+        *(v for a in ACCENTS for v in (f"espeak:{a}", *(f"espeak:{a}+{x}" for x in VARIANTS))
+          if v not in UNSEEN_VOICES["en"]),
+        "flite:slt", "flite:rms", "flite:kal16",
+    ),
+    "de": ("espeak:de", *(f"espeak:de+{x}" for x in VARIANTS)),
+}  # fmt: skip
+FLITE_SHARE = 0.06  # of English sentences that flite speaks: it is some 15 times slower
+SPEED = (90, 220)  # words a minute
+PITCH = (15, 85)  # of espeak-ng's 0..99
 
 # recordings with transcripts, by the language that is written down
 RECORDED = {
     "en": ("speechocean762", "commonvoice-en", "librispeech", "ljspeech"),
-    "fr": ("commonvoice-fr",),
     "de": ("kerstin",),
 }
 WORDS = "speech_commands"
@@ -75,15 +90,15 @@ REQUESTS = {
 
 # Share of each kind among training examples once all are mixed.
 SHARES = {
-    "english": 0.2,  # synthetic Tatoeba sentences, one to eight of one voice
-    "long": 0.04,  # synthetic sentences of other corpora, longer ones
-    "words": 0.16,  # strings of spoken words of one speaker
-    "recorded": 0.03,  # people's English sentences
-    "french": 0.03,
-    "german": 0.07,
-    "translate": 0.22,
-    "describe": 0.09,
-    "answer": 0.16,
+    "english": 0.22,  # synthetic English: one sentence, several, or a passage with pauses
+    "spell": 0.05,  # synthetic: numbers, spelled words, random words of a dictionary
+    "words": 0.09,  # strings of words and digits of one speaker, people's
+    "recorded": 0.34,  # people's English sentences
+    "german": 0.04,
+    "translate": 0.11,
+    "describe": 0.04,
+    "answer": 0.07,
+    "voice": 0.04,  # paralinguistic questions
 }
 
 
@@ -98,30 +113,25 @@ class Size:
     llm_layers: int
     llm_ffn: int
     vocab: int
-    sentences: int  # at most so many English sentences, and German ones
-    renderings: int  # times that each English sentence is spoken, each time by another draw of voices
+    english: int  # synthetic English utterances to train on
+    german: int  # and German ones
     mix_from: int  # step from which everything is mixed in; before it, short synthetic English alone
     steps: int
 
 
 SIZES = {
-    "tiny": Size(64, 2, 2, 64, 2, 128, 1024, 300, 1, 30, 60),
-    "small": Size(192, 5, 3, 192, 4, 512, 1024, 50_000, 4, 600, 12_000),
+    "tiny": Size(64, 2, 2, 64, 2, 128, 1024, 300, 60, 30, 60),
+    "small": Size(192, 5, 3, 192, 4, 512, 1024, 60_000, 20_000, 600, 12_000),
     # another shape, to see what is of the shape of `small`: a thinner encoder, a wider LLM of fewer layers
-    "wide": Size(160, 4, 4, 256, 3, 512, 1024, 50_000, 4, 400, 4_000),
-    "large": Size(320, 5, 5, 320, 3, 864, 1024, 50_000, 4, 600, 30_000),  # for a GPU: all that 25 MB hold
+    "wide": Size(160, 4, 4, 256, 3, 512, 1024, 60_000, 20_000, 400, 4_000),
+    "large": Size(320, 6, 5, 256, 4, 640, 1024, 420_000, 70_000, 500, 8_000),  # for a GPU: all that 25 MB hold
 }
 
 
 def cache(size: str) -> Path:
-    """Where the features of a size are: those of the tiny one are few, the others share theirs."""
-    return HERE / "cache" / ("tiny" if size == "tiny" else "full")
+    """Where the audio of a size is: that of the tiny one is little, `large` hears more voices and sentences."""
+    return HERE / "cache" / {"tiny": "tiny", "large": "large"}.get(size, "full")
 
 
-def spoken_parts(size: str, kind: str) -> list[Path]:
-    """The indices of a kind's synthetic training speech (english, long, german, french), a file a voice."""
-    return [path for engine in ("espeak", "flite") for path in sorted(cache(size).glob(f"{kind}-{engine}-*.jsonl"))]
-
-
-SPOKEN = ("english", "long", "german", "french")
+SPOKEN = ("english", "spell", "tone", "german")  # kinds of synthetic speech
 HEAD_DIM = 64  # of the LLM; vLLM's CPU attention needs 64

@@ -16,7 +16,7 @@ import re
 import tarfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -25,18 +25,22 @@ import soundfile as sf
 import soxr
 
 from . import config
-from .config import SAMPLE_RATE, SEEN_VOICES, SPEED, SPLITS, UNSEEN_VOICES, WORDS
+from .config import NEW_VOICES, PITCH, SAMPLE_RATE, SEEN_VOICES, SPEED, SPLITS, WORDS
 from .sounds import Scene, ask, captions, choose, draw_scene, label_of, question
 from .speech import can_say, synthesise
+from .texts import ONES, Near, Recombined, dictionary, far_from_each_other, linked, renamed, spelled
 
-LETTERS = {"en": "a-z'", "fr": "a-zàâæçéèêëîïôœùûüÿ'", "de": "a-zäöüß"}
+LETTERS = {"en": "a-z'", "fr": "a-zàâæçéèêëîïôœùûüÿ'", "de": "a-zäöüß"}  # French in lists of earlier versions alone
 SPEAKABLE = {
     "en": re.compile(r"[A-Za-z' ,.?!\"\-]+"),
     "de": re.compile(r"[A-Za-zÄÖÜäöüß ,.?!\"\-]+"),
-    "fr": re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿœŒ' ,.?!\"\-;:«»]+"),
 }
-ITEMS = {"synthetic": 1000, "german": 1000, "strings": 300, "describe": 300}  # of a test list; dev lists have a fifth
-FRENCH_VOICINGS = {"test": 10, "dev": 1}  # of each sentence of the list
+ITEMS = {"far": 300, "passages": 100, "pace": 100, "german": 1000, "strings": 300, "digits": 200, "describe": 300}
+DEV = {"far": 100, "passages": 40, "pace": 40, "german": 200, "strings": 60, "digits": 100, "describe": 60}
+PACES = (110, 150, 190)  # words a minute
+PASSAGE = (20.0, 29.0)  # seconds
+ROOM = -55.0  # dB of full scale: the noise in pauses that are made
+VOICE_ITEMS = {"test": 100, "dev": 40}  # of each kind of paralinguistic question
 QUESTIONS = {
     "test": {"which": 100, "first": 100, "count": 100, "word": 150, "who": 100, "order": 120},
     "dev": {"which": 25, "first": 25, "count": 25, "word": 40, "who": 40, "order": 40},
@@ -126,7 +130,19 @@ def recordings(data: Path, name: str, split: str, lang: str = "en") -> list[dict
     if split != "train" and name != WORDS:
         known = {r["text"] for r in rows if r["split"] == "train"} | tatoeba(data)
         rows = [r for r in rows if r["text"] not in known]
-    return [r for r in rows if r["split"] == split and r["text"]]
+    away = {s for some in digit_speakers(data).values() for s in some} if name == WORDS and split == "train" else set()
+    return [r for r in rows if r["split"] == split and r["text"] and r.get("speaker") not in away]
+
+
+@cache
+def digit_speakers(data: Path) -> dict[str, tuple[str, ...]]:
+    """Speakers of single words who are kept from training for the lists of digits: dev and test have no digits."""
+    known: dict[str, set[str]] = {}
+    for row in manifest(data):
+        if row["tar"] == f"{WORDS}.tar" and row["split"] == "train" and row["text"] in ONES[:10]:
+            known.setdefault(row["speaker"], set()).add(row["text"])
+    several = by_hash(speaker for speaker, digits in known.items() if len(digits) >= 2)
+    return {"test": tuple(several[:20]), "dev": tuple(several[20:28])}
 
 
 def english(data: Path) -> dict[str, list[str]]:
@@ -176,47 +192,130 @@ def longer(data: Path) -> list[str]:
     return [found[k] for k in by_hash(found) if speakable(found[k])]
 
 
-def french(data: Path, split: str) -> list[str]:
-    found = {r["text"]: r.get("raw_text") or r["text"] for r in recordings(data, "commonvoice-fr", split, "fr")}
-    return [found[k] for k in by_hash(found) if speakable(found[k], "fr")]
+@cache
+def far(data: Path) -> dict[str, tuple[str, ...]]:
+    """Everyday English sentences of dev and test that are far from each other and from every recorded one.
+
+    Half of them are two of Tatoeba's made one by a word between them, since Tatoeba's are short.
+    """
+    texts, rng = english(data), random.Random("far")
+    read = Near(r["text"] for name in config.RECORDED["en"] for r in recordings(data, name, "train"))
+    out: dict[str, tuple[str, ...]] = {}
+    taken: list[str] = []
+    for split, size in (("test", ITEMS["far"]), ("dev", DEV["far"])):
+        fine = [t for t in texts[split] if len(t.split()) >= 4]
+        told = [t for t in fine if t.endswith(".")]
+        both = [linked(rng, a, b) for a, b in zip(told[::2], told[1::2], strict=False)]
+        found: list[str] = []
+        for some, most in ((both, size // 2), (fine, size)):
+            keys = {normalise_text(t): t for t in some if speakable(t)}
+            kept = [k for k, near in zip(keys, read.of([*keys]), strict=True) if not near]
+            more = far_from_each_other([*taken, *kept])[len(taken) :][: most - len(found)]
+            taken += more
+            found += [keys[k] for k in more]
+        out[split] = tuple(found)
+    return out
 
 
-def say(texts: list[str], lang: str, voices: tuple[str, ...], name: str) -> list[dict]:
+@cache
+def near(data: Path) -> Near:
+    """Finds what is near to a sentence of a far list: no such text is trained on, neither heard nor written."""
+    return Near(normalise_text(t) for some in far(data).values() for t in some)
+
+
+@cache
+def read_in_lists(data: Path) -> frozenset[str]:
+    """What people read in recordings of dev and test."""
+    english = {f"{name}.tar" for name in config.RECORDED["en"]}
+    rows = (r for r in manifest(data) if r["tar"] in english and r["split"] != "train")
+    return frozenset(normalise_text(r["text"]) for r in rows)
+
+
+def is_trained(data: Path, text: str) -> bool:
+    """Whether a normalised English text that we make up may be trained on: others may have it in a list, by chance."""
+    return split_of(text) == "train" and text not in read_in_lists(data)
+
+
+def without_near(data: Path, texts: list[str]) -> list[str]:
+    """Those that are near to no sentence of a far list, and in no list."""
+    texts = [t for t in texts if is_trained(data, normalise_text(t))]
+    return [t for t, no in zip(texts, near(data).of([normalise_text(t) for t in texts]), strict=True) if not no]
+
+
+def english_training(data: Path, count: int, seed: str = "4") -> dict[str, list[tuple[str, str]]]:
+    """What is spoken in English for training, by kind: (raw, normalised), about `count` in all, repeats included."""
+    rng = random.Random(f"english-training-{seed}")
+    real, others = without_near(data, english(data)["train"]), without_near(data, longer(data))
+    words = dictionary([normalise_text(t) for t in real])
+    trigrams = Recombined([t for t in [*real, *others] if not t.isupper()])
+    out: dict[str, list[tuple[str, str]]] = {"english": [], "spell": [], "tone": []}
+
+    def add(kind: str, texts: list[str]) -> None:
+        out[kind] += [(t, normalise_text(t)) for t in texts]
+
+    names = [renamed(rng, real[i % len(real)]) for i in range(round(0.32 * count))]
+    add("english", without_near(data, names))
+    add("english", [others[i % len(others)] for i in range(round(0.1 * count))] if others else [])
+    told = [t for t in real if t.endswith(".")]
+    pairs_of = (
+        linked(rng, renamed(rng, rng.choice(told)), renamed(rng, rng.choice(told))) for _ in range(round(0.17 * count))
+    )
+    add("english", without_near(data, [t for t in pairs_of if speakable(t)]))
+    drawn = {trigrams.draw(rng) for _ in range(round(0.5 * count))}
+    fine = [t for t in sorted(drawn) if speakable(t) and len(t.split()) >= 3 and rng.random() < len(t.split()) / 10]
+    add("english", without_near(data, [renamed(rng, t) for t in fine]))
+    swapped = []
+    for _ in range(round(0.08 * count)):
+        parts = rng.choice(real).split()
+        for _ in range(rng.choice((1, 1, 2))):
+            i = rng.randrange(len(parts))
+            parts[i] = rng.choice(words) + "".join(c for c in parts[i][-1:] if c in ".,?!")
+        swapped.append(" ".join(parts))
+    add("english", without_near(data, [t for t in swapped if speakable(t)]))
+    said = [spelled(rng, words) for _ in range(round(0.1 * count))]
+    fine = near(data).of([text for _, text in said])
+    out["spell"] = [pair for pair, no in zip(said, fine, strict=True) if not no and is_trained(data, pair[1])]
+    plain = [t for t in real if t.endswith(".") and len(t.split()) <= 8]
+    for text in rng.choices(plain, k=round(0.02 * count)):
+        add("tone", [text, f"{text[:-1]}?"])
+    return out
+
+
+def say(texts: list[str], lang: str, voices: tuple[str, ...], name: str, speed: tuple[int, int] = SPEED) -> list[dict]:
     """One row a sentence: voice, speed and pitch drawn by a generator that `name` seeds."""
     rng = random.Random(name)
-    weights = [config.FLITE_COST if v.startswith("flite") else 1.0 for v in voices]
-    return [
-        {
-            "id": f"{name}-{i:05d}",
-            "lang": lang,
-            "say": {
-                "raw": text,
-                "voice": rng.choices(voices, weights)[0],
-                "speed": rng.randint(*SPEED[lang]),
-                "pitch": rng.randint(35, 65),
-            },
-            "text": normalise_text(text, lang),
-        }
-        for i, text in enumerate(texts)
-    ]
+    flite = [v for v in voices if v.startswith("flite")]
+    others = [v for v in voices if v not in flite]
+    plain = [v for v in others if v.rpartition("+")[2] in (*config.PLAIN, v)] or others  # of no or a plain variant
+    rows = []
+    for i, text in enumerate(texts):
+        some = flite if flite and rng.random() < config.FLITE_SHARE else plain if rng.random() < 0.35 else others
+        voice = rng.choice(some)
+        said = {"raw": text, "voice": voice, "speed": rng.randint(*speed), "pitch": rng.randint(*PITCH)}
+        rows.append({"id": f"{name}-{i:05d}", "lang": lang, "say": said, "text": normalise_text(text, lang)})
+    return rows
 
 
 def synthetic_training(size: str, data: Path) -> dict[str, list[dict]]:
-    """Rows of synthetic speech for training, by the part of the cache that will hold them."""
+    """Rows of synthetic speech for training, by the part of the bank that will hold them."""
     dial, parts = config.SIZES[size], {}
     voices = {lang: tuple(v for v in names if can_say(v)) for lang, names in SEEN_VOICES.items()}
-    chosen = german(data)["train"][: dial.sentences]
+    fine = (
+        [(de, en) for de, en in german(data)["train"] if not near(data).of(en).any()]
+        if dial.german > 1000
+        else german(data)["train"][: dial.german]
+    )
+    chosen = [fine[i % len(fine)] for i in range(dial.german)]
     spoken = say([de for de, _ in chosen], "de", voices["de"], "train-german")
-    rows = [r | {"english": en} for r, (_, en) in zip(spoken, chosen, strict=True)]
-    rows += say(french(data, "train")[: dial.sentences], "fr", voices["fr"], "train-french")
-    rows += say(longer(data)[: dial.sentences], "en", voices["en"], "train-long")
-    sentences = english(data)["train"][: dial.sentences]
-    for k in range(dial.renderings):
-        rows += say(sentences, "en", voices["en"], f"train-english-{k}")
+    rows = [r | {"english": en, "kind": "german"} for r, (_, en) in zip(spoken, chosen, strict=True)]
+    for kind, texts in english_training(data, dial.english).items():
+        spoken = say([raw for raw, _ in texts], "en", voices["en"], f"train-{kind}")
+        rows += [r | {"text": text, "kind": kind} for r, (_, text) in zip(spoken, texts, strict=True)]
     for row in rows:
-        kind = row["id"].split("-")[1]
-        part = f"{kind}-{row['say']['voice'].replace(':', '-')}"
+        part = f"{row['kind']}-{row['say']['voice'].split('+')[0].replace(':', '-')}"
         parts.setdefault(part, []).append(row)
+    for some in parts.values():  # one voice after another, the slow first: neighbours are of like pace
+        some.sort(key=lambda r: (r["say"]["voice"], r["say"]["speed"]))
     return parts
 
 
@@ -241,16 +340,20 @@ def word_strings(data: Path, split: str, count: int) -> list[dict]:
     names = sorted(s for s, rows in speakers.items() if len(rows) >= 2)
     out = []
     for i in range(count if names else 0):
-        speaker = names[i % len(names)]
-        rows = rng.choices(speakers[speaker], k=rng.randint(3, 8))
-        at, pieces = 0.0, []
-        for row in rows:
-            pieces.append(piece(row, round(at, 3)))
-            at += row["duration"] + rng.uniform(0.0, 0.3)
-        text = " ".join(r["text"] for r in rows)
-        item = {"id": f"strings-{split}-{i:04d}", "lang": "en", "pieces": pieces, "references": [text]}
-        out.append(item | {"group": speaker, "task": "transcribe"})
+        out.append(string_of(f"strings-{split}-{i:04d}", speakers[names[i % len(names)]], rng, 3, 8))
     return out
+
+
+def string_of(name: str, clips: list[dict], rng: random.Random, least: int, most: int) -> dict:
+    """Single words of one speaker, one after the other."""
+    rows = rng.choices(clips, k=rng.randint(least, most))
+    at, pieces = 0.0, []
+    for row in rows:
+        pieces.append(piece(row, round(at, 3)))
+        at += row["duration"] + rng.uniform(0.0, 0.3)
+    text = " ".join(r["text"] for r in rows)
+    item = {"id": name, "lang": "en", "pieces": pieces, "references": [text]}
+    return item | {"group": rows[0]["speaker"], "task": "transcribe"}
 
 
 def recorded(data: Path, name: str, split: str, lang: str) -> list[dict]:
@@ -402,35 +505,163 @@ def questions(data: Path, clips: dict[str, list[dict]], split: str) -> list[dict
     return out
 
 
-def lists(data: Path, split: str) -> dict[str, list[dict]]:
-    """Every list of a split, without the hashes of its audio."""
-    few = 5 if split == "dev" else 1
-    out: dict[str, list[dict]] = {}
-    texts = english(data)[split][: ITEMS["synthetic"] // few]
-    out["synthetic"] = listed(say(texts, "en", SEEN_VOICES["en"], f"synthetic-{split}"))
-    out["unseen-voices"] = listed(say(texts, "en", UNSEEN_VOICES["en"], f"unseen-voices-{split}"))
-    chosen = german(data)[split][: ITEMS["german"] // few]
-    for name, voices in (("german", SEEN_VOICES["de"]), ("german-unseen-voices", UNSEEN_VOICES["de"])):
-        rows = say([de for de, _ in chosen], "de", voices, f"{name}-{split}")
-        items = listed(rows, "translate")
-        out[name] = [
-            r | {"references": en, "transcript": r["group"], "group": r["group"]}
-            for r, (_, en) in zip(items, chosen, strict=True)
-        ]
-    if not manifest(data):
-        return out
-    times = FRENCH_VOICINGS[split]
-    voices = (*SEEN_VOICES["fr"], *UNSEEN_VOICES["fr"])
-    out["french-synthetic"] = listed(say(french(data, split) * times, "fr", voices, f"french-{split}"))
-    out["strings"] = word_strings(data, split, ITEMS["strings"] // few)
-    for lang, names in config.RECORDED.items():
-        for name in names:
-            if lang != "de" and (rows := recorded(data, name, split, lang)):
-                out[name] = rows
-    clips = sound_clips(data, split)
-    out["describe"] = described(clips, split, ITEMS["describe"] // few)
-    out["answer"] = questions(data, clips, split)
-    return {k: v for k, v in out.items() if v}
+VOICE = {  # kind → question, options
+    "pace": ("Is the speech fast or slow", ("fast", "slow")),
+    "pitch": ("Is the voice high or low", ("high", "low")),
+    "tone": ("Is it a question or a statement", ("question", "statement")),
+    "speakers": ("Is it one speaker or two", ("one", "two")),
+    "loudness": ("Is the second sentence louder or softer", ("louder", "softer")),
+    "accent": ("Which accent is heard", ("american", "british", "scottish", "caribbean")),
+}
+ACCENT = {
+    "en-us": "american",
+    "en": "british",
+    "en-gb-x-rp": "british",
+    "en-gb-scotland": "scottish",
+    "en-029": "caribbean",
+}
+FAST, SLOW = (185, 220), (90, 120)  # words a minute
+HIGH, LOW = (72, 85), (15, 28)  # of espeak-ng's 0..99, by voices that are a man's
+LOUDER = (6.0, 14.0)  # dB
+
+
+def voice_question(kind: str, answer: str) -> tuple[str, list[str], str]:
+    words, options = VOICE[kind]
+    return (ask(words, [*options]) if len(options) == 4 else f"{words}?"), [*options], answer
+
+
+def is_mans(voice: str) -> bool:
+    """Whether a voice of espeak-ng is an accent's own or one of the plain men's."""
+    return voice.startswith("espeak") and voice.rpartition("+")[2][:1] in ("m", "e") and "+max" not in voice
+
+
+def voice_questions(data: Path, split: str) -> list[dict]:
+    """Paralinguistic questions of far sentences in new voices, right by construction."""
+    texts, voices = far(data)[split], [v for v in NEW_VOICES["en"] if can_say(v)]
+    espeak = [v for v in voices if v.startswith("espeak")]
+    out = []
+    for kind, (_, options) in VOICE.items():
+        rng = random.Random(f"voice-{split}-{kind}")
+        for i in range(VOICE_ITEMS[split]):
+            answer, gains = options[i % len(options)], [0.0, 0.0]
+            voice = rng.choice(
+                [v for v in espeak if ACCENT.get(v.split(":")[1].split("+")[0]) == answer]
+                if kind == "accent"
+                else [f"espeak:{a}+m5" for a in config.ACCENTS[:5]]
+                if kind == "pitch"
+                else espeak
+            )
+            speed = rng.randint(*(FAST if answer == "fast" else SLOW if answer == "slow" else (130, 170)))
+            pitch = rng.randint(*(HIGH if answer == "high" else LOW if answer == "low" else (35, 65)))
+            two = kind in ("speakers", "loudness")
+            said = [{"raw": rng.choice(texts), "voice": voice, "speed": speed, "pitch": pitch} for _ in range(1 + two)]
+            if kind == "tone":
+                plain = rng.choice([t for t in texts if t.endswith(".") and len(t.split()) <= 9])
+                said[0]["raw"] = plain if answer == "statement" else f"{plain[:-1]}?"
+            if answer == "two":
+                said[1]["voice"] = rng.choice([v for v in espeak if v.split("+")[1] != voice.split("+")[1]])
+            if kind == "loudness":
+                gains[answer == "softer"] = -round(rng.uniform(*LOUDER), 1)
+            item = {
+                "lang": "en",
+                "says": said,
+                "gaps": [round(rng.uniform(0.3, 0.8), 2)] * (len(said) - 1),
+                "gains": gains[: len(said)],
+                "group": voice,
+                "kind": kind,
+            }
+            out.append(answered(f"voice-{split}-{kind}-{i:03d}", item, voice_question(kind, answer)))
+    return out
+
+
+def passages(data: Path, split: str, name: str, share: float) -> list[dict]:
+    """Far sentences one after the other by one voice. ``share``: of the passage that is pauses, the rest being speech.
+
+    Speech is reckoned at 14 characters a second at 150 words a minute; what is made may be a little shorter or longer.
+    """
+    texts, out = far(data)[split], []
+    voices = [v for v in (*SEEN_VOICES["en"][:60], *NEW_VOICES["en"]) if can_say(v)]
+    for i in range((ITEMS if split == "test" else DEV)["passages"]):
+        rng = random.Random(f"passages-{split}-{i}")  # the same text and voice whatever the share
+        voice, speed, target = rng.choice(voices), rng.randint(130, 180), rng.uniform(*PASSAGE)
+        pick, said, length = rng.sample(texts, min(len(texts), 30)), [], 0.0
+        for text in pick:
+            seconds = len(text) / 14 * 150 / speed
+            if said and length + seconds > 0.85 * target * (1 - share if share > 0.3 else 1):
+                break
+            said.append({"raw": text, "voice": voice, "speed": speed, "pitch": 50})
+            length += seconds
+        if share > 0.3:
+            gap = length * share / (1 - share) / max(1, len(said) - 1)
+            gaps = [round(gap * rng.uniform(0.6, 1.4), 2) for _ in said[1:]]
+        else:
+            gaps = [round(rng.uniform(0.1, 0.6), 2) for _ in said[1:]]
+        text = " ".join(normalise_text(s["raw"]) for s in said)
+        item = {"id": f"{name}-{split}-{i:03d}", "lang": "en", "says": said, "gaps": gaps, "gains": [0.0] * len(said)}
+        out.append(item | {"task": "transcribe", "references": [text], "group": voice})
+    return out
+
+
+def paced(data: Path, split: str, pace: int) -> list[dict]:
+    """The same far sentences in the same voices at a given pace, words a minute."""
+    texts = far(data)[split][: (ITEMS if split == "test" else DEV)["pace"]]
+    voices = tuple(f"espeak:{a}{v}" for a in config.ACCENTS[:5] for v in ("", "+m3", "+f2", "+f4"))
+    voices = tuple(v for v in voices if v in SEEN_VOICES["en"])
+    rows = say([*texts], "en", voices, f"pace-{split}", (pace, pace))
+    return [r | {"id": r["id"].replace("pace", f"pace-{pace}"), "group": r["say"]["voice"]} for r in listed_as(rows)]
+
+
+def listed_as(rows: list[dict]) -> list[dict]:
+    """Rows of synthetic speech as items whose group is the voice."""
+    return [r | {"group": r["say"]["voice"]} for r in listed(rows)]
+
+
+def digit_strings(data: Path, split: str, count: int) -> list[dict]:
+    """Strings of 2–6 digits of one speaker, with gaps."""
+    rng = random.Random(f"digits-{split}")
+    speakers = digit_speakers(data)[split]
+    clips = {
+        s: [r for r in manifest(data) if r["tar"] == f"{WORDS}.tar" and r["speaker"] == s and r["text"] in ONES[:10]]
+        for s in speakers
+    }
+    out = []
+    for i in range(count):
+        out.append(string_of(f"digits-{split}-{i:04d}", clips[speakers[i % len(speakers)]], rng, 2, 6))
+    return out
+
+
+def lists(data: Path, split: str) -> dict[str, Callable[[], list[dict]]]:
+    """Every list of a split by name, to be made, without the hashes of its audio."""
+    size = ITEMS if split == "test" else DEV
+    texts = [*far(data)[split]]
+    out: dict[str, Callable[[], list[dict]]] = {
+        "far": lambda: listed_as(say(texts, "en", SEEN_VOICES["en"], f"far-{split}", (130, 180))),
+        "far-new-voices": lambda: listed_as(say(texts, "en", NEW_VOICES["en"], f"far-new-{split}", (130, 180))),
+        "passages": lambda: passages(data, split, "passages", 0.1),
+        "pauses": lambda: passages(data, split, "pauses", 0.5),
+        **{f"pace-{pace}": lambda pace=pace: paced(data, split, pace) for pace in PACES},
+        "voice": lambda: voice_questions(data, split),
+        "german": lambda: translated(data, split, "german", SEEN_VOICES["de"], size["german"]),
+        "german-new-voices": lambda: translated(data, split, "german-new", NEW_VOICES["de"], size["german"] // 2),
+    }
+    if manifest(data):
+        out |= {
+            "strings": lambda: word_strings(data, split, size["strings"]),
+            "digits": lambda: digit_strings(data, split, size["digits"]),
+            "describe": lambda: described(sound_clips(data, split), split, size["describe"]),
+            "answer": lambda: questions(data, sound_clips(data, split), split),
+            **{name: lambda name=name: recorded(data, name, split, "en") for name in config.RECORDED["en"]},
+        }
+    return out
+
+
+def translated(data: Path, split: str, name: str, voices: tuple[str, ...], count: int) -> list[dict]:
+    chosen = german(data)[split][:count]
+    items = listed(say([de for de, _ in chosen], "de", voices, f"{name}-{split}", (130, 190)), "translate")
+    return [
+        r | {"references": en, "transcript": r["group"], "group": r["group"]}
+        for r, (_, en) in zip(items, chosen, strict=True)
+    ]
 
 
 def read_clips(data: Path, rows: Iterable[dict]) -> Iterator[tuple[dict, np.ndarray]]:
@@ -464,6 +695,15 @@ def place(pieces: list[dict], waves: dict[str, np.ndarray]) -> np.ndarray:
     return out
 
 
+def joined(row: dict) -> np.ndarray:
+    """Sentences with pauses between them, in a room that is not quite silent."""
+    parts = [synthesise(**said) * 10 ** (gain / 20) for said, gain in zip(row["says"], row["gains"], strict=True)]
+    gaps = [np.zeros(round(g * SAMPLE_RATE), np.float32) for g in row["gaps"]]
+    wave = np.concatenate([x for pair in zip(parts, [*gaps, gaps[:0]], strict=True) for x in pair if len(x)])
+    noise = np.random.default_rng(len(wave)).standard_normal(len(wave), np.float32)
+    return wave + noise * 10 ** (ROOM / 20)
+
+
 def audio(data: Path, rows: list[dict]) -> Iterator[tuple[dict, np.ndarray]]:
     """The waveform of every row of a list, float32 at 16 kHz. Rows of one voice come together."""
     said = [r for r in rows if "say" in r and can_say(r["say"]["voice"])]
@@ -471,11 +711,19 @@ def audio(data: Path, rows: list[dict]) -> Iterator[tuple[dict, np.ndarray]]:
         wave = synthesise(**row["say"])
         if len(wave) >= SAMPLE_RATE // 4:
             yield row, wave
+    for row in rows:
+        if "says" in row and all(can_say(s["voice"]) for s in row["says"]):
+            yield row, joined(row)
     placed = [r for r in rows if "pieces" in r]
     clips = {p["audio"]: p for r in placed for p in r["pieces"]}
     waves = {p["audio"]: wave for p, wave in read_clips(data, clips.values())}
     for row in placed:
         yield row, place(row["pieces"], waves)
+
+
+def tars_of(name: str) -> set[str]:
+    """Data sets that a list is made of."""
+    return {p["tar"] for row in read_jsonl(SPLITS / f"{name}.jsonl") for p in row.get("pieces", ())}
 
 
 def sha256(wave: np.ndarray) -> str:
@@ -493,14 +741,12 @@ def read_jsonl(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def make_lists(data: Path) -> None:
-    """The lists of dev and test, made once and kept under version control."""
+def make_lists(data: Path, folder: Path = SPLITS) -> None:
+    """The lists of dev and test, each made once and kept under version control."""
     for split in ("dev", "test"):
-        if (SPLITS / f"synthetic-{split}.jsonl").exists():
-            continue
-        for name, rows in lists(data, split).items():
-            if (SPLITS / f"{name}-{split}.jsonl").exists():
+        for name, make in lists(data, split).items():
+            path = folder / f"{name}-{split}.jsonl"
+            if path.exists() or not (rows := make()):
                 continue
             hashes = {row["id"]: sha256(wave) for row, wave in audio(data, rows)}
-            kept = [row | {"sha256": hashes[row["id"]]} for row in rows if row["id"] in hashes]
-            write_jsonl(SPLITS / f"{name}-{split}.jsonl", kept)
+            write_jsonl(path, [row | {"sha256": hashes[row["id"]]} for row in rows if row["id"] in hashes])

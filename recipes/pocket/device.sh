@@ -20,12 +20,12 @@ case ${1:-} in
     "$PYTHON" -m recipes.pocket.prepare --size "$SIZE" --data "$WORK/data" --workers "${2:-$cores}" ;;
   train) # minutes add up over calls, and the rate falls to 0 at their end: TOTAL says how many there will be
     bf16=$([ "$DEVICE" = cpu ] || echo --bf16)
-    timeout $(($2 * 60)) "$PYTHON" -m recipes.pocket.train --size "$SIZE" --device "$DEVICE" $bf16 \
-      --workers $((cores > 2 ? cores - 2 : 0)) --batch-seconds "${SECONDS_A_STEP:-240}" --minutes "${TOTAL:-$2}" \
-      --save-every 50 || [ $? = 124 ] ;;
+    timeout $(($2 * 60 + 60)) "$PYTHON" -m recipes.pocket.train --size "$SIZE" --device "$DEVICE" $bf16 --shift 0.25 \
+      --workers $((cores > 3 ? cores - 3 : 0)) --batch-seconds "${SECONDS_A_STEP:-800}" --minutes "${TOTAL:-$2}" \
+      --dropout 0.05 --watch-every 1000 || [ $? = 124 ] ;;
   export)
     "$PYTHON" -m recipes.pocket.evaluate --run "$SIZE" --split dev --out "$2/dev.json" \
-      --sets synthetic unseen-voices strings speechocean762 german answer  # CIDEr-D wants a package of 100 MB
+      --sets far far-new-voices passages strings speechocean762 german answer voice  # CIDEr-D wants a package of 100 MB
     "$PYTHON" -m recipes.pocket.export --run "$SIZE" --out "$2/pocket" ;;
   *) sed -n 2,5p "$0"; exit 2 ;;
 esac

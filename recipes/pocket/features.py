@@ -1,21 +1,19 @@
-"""Log-mel features, cut in two: a raw part that is cached, and a normalisation that depends on the whole clip.
+"""Log-mel features of a batch of clips, on any device.
 
-`normalise(raw_log_mel(wave))` equals what `WhisperFeatureExtractor` gives for the frames of the clip. Its frames of
-padding all hold one value, the clip's maximum minus 2 (its clamp at 8 below the maximum, divided by 4).
+`log_mel` gives what `WhisperFeatureExtractor` gives for each clip of the batch, its frames of padding included: they
+all hold one value, the clip's maximum minus 2 (its clamp at 8 below the maximum, divided by 4).
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import WhisperFeatureExtractor
 
 from .config import HOP, N_MELS, SAMPLE_RATE
 
-FLOOR = -10.0  # log10 of the extractor's clamp: the raw value of digital silence
 CLAMP = 8.0  # decades kept below the clip's maximum
 TAIL = 3  # frames after the clip into which its last samples still reach (window 400, hop 160), rounded up
 
@@ -28,25 +26,39 @@ def extractor(n_mels: int = N_MELS) -> WhisperFeatureExtractor:
 
 
 @cache
-def _filters(n_mels: int) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(extractor(n_mels).mel_filters).float().T.contiguous(), torch.hann_window(400)
+def _filters(device: torch.device) -> tuple[Tensor, Tensor]:
+    return (
+        torch.from_numpy(extractor().mel_filters).float().T.contiguous().to(device),
+        torch.hann_window(400, device=device),
+    )
 
 
-def raw_log_mel(wave: np.ndarray, n_mels: int = N_MELS) -> Tensor:
-    """``[frames + TAIL, n_mels]`` log10 mel power of a 16 kHz waveform; frames = ceil(samples / 160)."""
-    filters, window = _filters(n_mels)
-    frames = -(-len(wave) // HOP) + TAIL
-    # The extractor pads to 30 s with zeros before its transform: zeros after the clip, a mirror before it.
-    padded = torch.nn.functional.pad(torch.from_numpy(np.ascontiguousarray(wave, np.float32)), (0, TAIL * HOP + 400))
-    power = torch.stft(padded, 400, HOP, window=window, return_complex=True)[:, :frames].abs() ** 2
-    return (filters @ power).clamp(min=1e-10).log10().T
+def frames_of(samples: int) -> int:
+    """Mel frames at 100 Hz of so many samples."""
+    return -(-samples // HOP)
 
 
-def normalise(raw: Tensor) -> Tensor:
-    """The extractor's clamp and scale, over one clip ``[frames + TAIL, n_mels]``."""
-    return (torch.maximum(raw, raw.max() - CLAMP) + 4.0) / 4.0
+def padded_frames(samples: int) -> int:
+    """Frames of a batch whose longest clip has so many samples: a multiple of 4, with what follows the clip."""
+    return -(-(frames_of(samples) + TAIL) // 4) * 4
 
 
-def silence(normalised: Tensor) -> float:
-    """The value of the extractor's padding frames for this clip."""
-    return max(float(normalised.max()) - CLAMP / 4.0, (FLOOR + 4.0) / 4.0)
+def log_mel(waves: Tensor, warp: Tensor | None = None) -> Tensor:
+    """``[b, t, N_MELS]`` of clips ``[b, samples]``, zero after their ends; t = ``padded_frames(samples)``.
+
+    ``warp [b]``: factors by which the mel axis of each is stretched, as another vocal tract would.
+    """
+    filters, window = _filters(waves.device)
+    frames = padded_frames(waves.shape[1])
+    # the extractor pads with zeros to 30 s before its transform: zeros after the clip, a mirror before it
+    padded = torch.nn.functional.pad(waves.float(), (0, frames * HOP + 400 - waves.shape[1]))
+    power = torch.stft(padded, 400, HOP, window=window, return_complex=True)[:, :, :frames].abs() ** 2
+    mel = filters @ power
+    if warp is not None:
+        place = (torch.arange(N_MELS, device=mel.device) / warp[:, None]).clamp(max=N_MELS - 1.001)
+        low = place.long()
+        part = (place - low)[..., None]
+        low = low[..., None].expand(-1, -1, mel.shape[2])
+        mel = mel.gather(1, low) * (1 - part) + mel.gather(1, low + 1) * part
+    raw = mel.clamp(min=1e-10).log10().mT
+    return (torch.maximum(raw, raw.amax((1, 2), keepdim=True) - CLAMP) + 4.0) / 4.0

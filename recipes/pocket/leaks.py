@@ -3,9 +3,10 @@
     python -m recipes.pocket.leaks [--size small] [--data ../shared/data] [--lists recipes/pocket/splits]
 
 Sentences are compared by their normalised text, in every language and on both sides of a translation; single words of
-Speech Commands are no sentences. Speakers: LJSpeech has one, who is in both splits of the data set, and Picovoice does
-not name its own; both are left out of that comparison. Environmental sounds are compared by their source recording too,
-from which several clips may be cut.
+Speech Commands are no sentences. Far lists are held against all English of training, heard or written, by the rule of
+`texts.py`: no sentence of either side may be near one of the other. Speakers: LJSpeech has one, who is in both splits
+of the data set, and Picovoice does not name its own; both are left out of that comparison. Environmental sounds are
+compared by their source recording too, from which several clips may be cut.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from pathlib import Path
 from . import config, corpus
 from .config import SIZES, SPLITS, WORDS
 from .corpus import normalise_text, read_jsonl
+from .texts import Near
 
 ONE_SPEAKER = ("ljspeech", "kerstin")
+FAR = ("far", "passages", "pauses", "pace", "voice")  # lists of far sentences, by the beginning of their names
+NEW = "-voices"  # in the names of lists whose voices are in no training clip
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Inventory:
 
     sentences: set[str] = field(default_factory=set)
     speakers: set[str] = field(default_factory=set)
+    english: set[str] = field(default_factory=set)  # those of the sentences that are
     voices: set[str] = field(default_factory=set)
     clips: set[str] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)  # of environmental sounds
@@ -52,13 +57,16 @@ def training(size: str, data: Path) -> Inventory:
     found = Inventory()
     for rows in corpus.synthetic_training(size, data).values():
         for row in rows:
-            found.sentences |= {row["text"], *row.get("english", ())}
+            english = {row["text"]} if row["kind"] != "german" else set(row["english"])
+            found.sentences |= {row["text"], *english}
+            found.english |= english
             found.voices.add(row["say"]["voice"])
     for lang, names in config.RECORDED.items():
         for name in names:
             rows = corpus.recordings(data, name, "train", lang)
             found.add_recordings(rows)
             found.sentences |= {r["text"] for r in rows}
+            found.english |= {r["text"] for r in rows if lang == "en"}
     found.add_recordings(corpus.recordings(data, WORDS, "train"))
     others = ("esc10.tar", "picovoice-barista.tar")
     found.add_recordings(r for r in corpus.manifest(data) if r["tar"] in others and r["split"] == "train")
@@ -70,9 +78,9 @@ def listed(rows: list[dict], data: Path) -> Inventory:
     found = Inventory()
     known = {r["audio"]: r for r in corpus.manifest(data)}
     for row in rows:
-        if "say" in row:
-            found.voices.add(row["say"]["voice"])
-            said = {normalise_text(row["say"]["raw"], row["lang"])}
+        if spoken := row.get("says") or ([row["say"]] if "say" in row else []):
+            found.voices |= {s["voice"] for s in spoken}
+            said = {normalise_text(s["raw"], row["lang"]) for s in spoken}
         else:
             pieces = [known.get(p["audio"], {}) | p for p in row["pieces"]]
             found.add_recordings(pieces)
@@ -99,8 +107,12 @@ def check(train: Inventory, lists: dict[str, list[dict]], data: Path) -> list[st
             other: found[other] for other in found if name.endswith("-test") and other.endswith("-dev")
         }
         for other, have in against.items():
-            same = shared(have, inventory, "unseen-voices" in name and other == "training")
+            same = shared(have, inventory, NEW in name and other == "training")
             out += [f"{name}: {kind} shared with {other}: {', '.join(sorted(s)[:5])}" for kind, s in same.items() if s]
+        if name.partition("-")[0] in FAR:
+            english = sorted(train.english)
+            close = [t for t, no in zip(english, Near(inventory.sentences).of(english), strict=True) if no]
+            out += [f"{name}: {len(close)} near ones in training: {', '.join(close[:5])}"] if close else []
     return out
 
 

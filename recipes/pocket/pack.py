@@ -24,7 +24,7 @@ from .config import HERE
 
 WHEELS = ("soundfile", "soxr", "cffi", "espeakng-loader", "jiwer", "rapidfuzz", "sacrebleu", "portalocker", "tabulate",
           "colorama", "lxml", "regex", "jaxtyping", "wadler-lindig", "rich", "typer")  # fmt: skip
-TARS = ("speech_commands", "speechocean762", "commonvoice-en", "librispeech", "ljspeech", "commonvoice-fr", "kerstin",
+TARS = ("speech_commands", "speechocean762", "commonvoice-en", "librispeech", "ljspeech", "kerstin",
         "esc10", "picovoice-barista")  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Stage 7: the bundled sample clips, our own sentences spoken by synthesis. No training example contains one.
+"""Stage 7: the bundled sample clips: our own sentences spoken by synthesis, which no training example contains or is
+near to, and word strings of people who are in no training clip.
 
 python -m recipes.pocket.samples
 """
@@ -7,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import soundfile as sf
 
 from . import config
-from .config import SAMPLE_RATE, SHIPPED
-from .corpus import english, longer, normalise_text, write_jsonl
+from .config import SAMPLE_RATE, SHIPPED, SPLITS
+from .corpus import audio, english_training, normalise_text, read_jsonl, write_jsonl
 from .speech import synthesise
+from .texts import Near
 
 # name, voice, words a minute, pitch (espeak-ng), what is said: our own sentences
 PLAN = (
@@ -41,34 +44,63 @@ PLAN = (
     ),
 )  # fmt: skip
 SECONDS = 15.0  # no clip is longer
+PEOPLE = 4  # word strings of so many speakers of test, with few words each
+WORDS_AT_MOST = 5
 
 
-def make_samples(data: Path, out: Path) -> int:
-    """Write the clips and `samples.jsonl`; returns the bytes written."""
-    trained = {normalise_text(t) for t in [*english(data)["train"], *longer(data)]}
-    out.mkdir(parents=True, exist_ok=True)
-    rows, size = [], 0
+def synthetic() -> Iterator[tuple[dict, np.ndarray]]:
+    """Our own sentences."""
     for name, voice, speed, pitch, raw in PLAN:
-        if known := [part for part in re.split("[.?]", raw) if normalise_text(part) in trained - {""}]:
-            raise ValueError(f"sample {name}: a training sentence: {known}")
-        wave = synthesise(raw, voice, speed, pitch)
-        if len(wave) > SECONDS * SAMPLE_RATE:
-            raise ValueError(f"sample {name} lasts {len(wave) / SAMPLE_RATE:.1f} s")
-        path = out / f"{name}.flac"
-        sf.write(path, wave, SAMPLE_RATE, subtype="PCM_16")
-        size += path.stat().st_size
-        rows.append(
+        yield (
             {
-                "audio": path.name,
+                "audio": f"{name}.flac",
                 "text": normalise_text(raw),
                 "raw_text": raw,
                 "voice": voice.split(":")[1],
                 "synthesiser": {"espeak": "espeak-ng", "flite": "flite"}[voice.split(":")[0]],
                 "voice_in_training": voice in config.SEEN_VOICES["en"],
-                "duration": round(len(wave) / SAMPLE_RATE, 3),
+                "kind": "synthetic",
                 "licence": "Apache-2.0",
-            }
+            },
+            synthesise(raw, voice, speed, pitch),
         )
+
+
+def people(data: Path) -> Iterator[tuple[dict, np.ndarray]]:
+    """The first short word string of some speakers of test."""
+    first: dict[str, dict] = {}
+    for row in read_jsonl(SPLITS / "strings-test.jsonl"):
+        if len(row["pieces"]) <= WORDS_AT_MOST and len(set(row["references"][0].split())) > 2:
+            first.setdefault(row["group"], row)
+    chosen = [first[speaker] for speaker in sorted(first)[:PEOPLE]]
+    for i, (row, wave) in enumerate(audio(data, chosen)):
+        yield (
+            {
+                "audio": f"{len(PLAN) + 1 + i:02d}.flac",
+                "text": row["references"][0],
+                "voice": f"speaker {row['group']} of Speech Commands",
+                "voice_in_training": False,
+                "kind": "recorded",
+                "licence": "CC BY 4.0",
+            },
+            wave,
+        )
+
+
+def make_samples(data: Path, out: Path) -> int:
+    """Write the clips and `samples.jsonl`; returns the bytes written."""
+    known = Near(t for kind in english_training(data, 60_000).values() for _, t in kind)
+    out.mkdir(parents=True, exist_ok=True)
+    rows, size = [], 0
+    for row, wave in (*synthetic(), *people(data)):
+        if row["kind"] == "synthetic" and known.of([row["text"]]).any():
+            raise ValueError(f"sample {row['audio']} is near to a training sentence")
+        if len(wave) > SECONDS * SAMPLE_RATE:
+            raise ValueError(f"sample {row['audio']} lasts {len(wave) / SAMPLE_RATE:.1f} s")
+        path = out / row["audio"]
+        sf.write(path, wave, SAMPLE_RATE, subtype="PCM_16")
+        size += path.stat().st_size
+        rows.append(row | {"duration": round(len(wave) / SAMPLE_RATE, 3)})
     write_jsonl(out / "samples.jsonl", rows)
     return size
 

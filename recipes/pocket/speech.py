@@ -1,13 +1,17 @@
-"""Speech synthesis with espeak-ng (its C library, one start for many sentences) and flite (its command)."""
+"""Speech synthesis with espeak-ng (its C library) and flite (its command). An utterance is the same whatever was said
+before it: espeak-ng says each in a fresh process (see `espeak.py`).
+"""
 
 from __future__ import annotations
 
-import ctypes
+import atexit
 import ctypes.util
 import io
-import re
+import json
+import os
 import shutil
 import subprocess
+import sys
 from functools import cache
 
 import espeakng_loader
@@ -15,74 +19,47 @@ import numpy as np
 import soundfile as sf
 import soxr
 
+from . import espeak
 from .config import SAMPLE_RATE
 
-_RATE, _PITCH = 1, 3  # espeak_PARAMETER
-_SYNCHRONOUS, _UTF8 = 2, 1
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-_STRESS = re.compile(r"['`,%=|~;\-\"]")
 
-
-class _Espeak:
-    """The espeak-ng library of this process. It keeps one voice at a time, so callers group sentences by voice."""
-
-    def __init__(self) -> None:
-        name, voices = ctypes.util.find_library("espeak-ng"), None
-        if name is None:  # the wheel of the dev extra: another build, whose speech differs in its last bits
-            name, voices = espeakng_loader.get_library_path(), espeakng_loader.get_data_path().encode()
-        self.lib = ctypes.CDLL(name)
-        self.lib.espeak_TextToPhonemes.restype = ctypes.c_char_p
-        self.lib.espeak_Synth.argtypes = [
-            ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
-            ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
-        ]  # fmt: skip
-        self.rate = self.lib.espeak_Initialize(_SYNCHRONOUS, 0, voices, 0)  # Hz
-        if self.rate <= 0:
-            raise RuntimeError("espeak-ng did not start")
-        self.chunks: list[np.ndarray] = []
-
-        def collect(samples: ctypes._Pointer, count: int, _events: int) -> int:
-            if count > 0:
-                self.chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
-            return 0
-
-        self.callback = _CALLBACK(collect)  # kept: ctypes does not hold a reference
-        self.lib.espeak_SetSynthCallback(self.callback)
-        self.voice = ""
-
-    def set_voice(self, voice: str) -> None:
-        if voice != self.voice:
-            if self.lib.espeak_SetVoiceByName(voice.encode()) != 0:
-                raise ValueError(f"espeak-ng has no voice {voice!r}")
-            self.voice = voice
-
-    def say(self, text: str, voice: str, speed: int, pitch: int) -> np.ndarray:
-        self.set_voice(voice)
-        self.lib.espeak_SetParameter(_RATE, speed, 0)
-        self.lib.espeak_SetParameter(_PITCH, pitch, 0)
-        self.chunks.clear()
-        data = text.encode() + b"\0"
-        self.lib.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None)
-        return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int16)
-
-    def phonemes(self, text: str, voice: str) -> list[str]:
-        self.set_voice(voice)
-        pointer = ctypes.c_char_p(text.encode())
-        out: list[str] = []
-        while pointer.value:  # one clause a call; the library moves the pointer
-            found = self.lib.espeak_TextToPhonemes(ctypes.byref(pointer), _UTF8, ord("_") << 8)
-            out += (found or b"").decode().replace(" ", "_").split("_")
-        return [p for p in (_STRESS.sub("", p) for p in out) if p and not p.startswith("(")]
+def _library() -> tuple[str, str]:
+    """The library of espeak-ng and the folder of its voices: the system's, or else the wheel of the dev extra. They are
+    other builds, whose speech differs.
+    """
+    if name := ctypes.util.find_library("espeak-ng"):
+        return name, ""
+    return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
 
 @cache
-def espeak() -> _Espeak:
-    return _Espeak()
+def _engine() -> espeak.Espeak:
+    """The library in this process, for what is not audio."""
+    return espeak.Espeak(*_library())
+
+
+@cache
+def _speaker(process: int) -> subprocess.Popen[bytes]:
+    """The process that forks for each utterance: one for each process of ours, whose pipes are not shared."""
+    command = [sys.executable, "-I", espeak.__file__, *_library()]
+    started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def stop() -> None:
+        if os.getpid() == process:
+            started.communicate()
+
+    atexit.register(stop)
+    return started
+
+
+def version() -> str:
+    """Of the espeak-ng that speaks here."""
+    return _engine().version
 
 
 def phonemes(text: str, voice: str = "en-us") -> list[str]:
     """espeak-ng's phoneme names without stress marks. They are targets of the CTC loss in training, nothing else."""
-    return espeak().phonemes(text, voice)
+    return _engine().phonemes(text, voice)
 
 
 @cache
@@ -94,11 +71,26 @@ def can_say(voice: str) -> bool:
     return False
 
 
-def synthesise(raw: str, voice: str, speed: int = 170, pitch: int = 50) -> np.ndarray:
-    """Mono float32 waveform at 16 kHz. ``speed`` in words a minute; ``pitch`` 0..99 (espeak-ng only)."""
+def synthesise(raw: str, voice: str, speed: int = 170, pitch: int = 50, fresh: bool = True) -> np.ndarray:
+    """Mono float32 waveform at 16 kHz. ``speed`` in words a minute; ``pitch`` 0..99 (espeak-ng only).
+
+    ``fresh=False`` is four times as fast, and what was said before tells in the last bits: for training alone.
+    """
     engine, name = voice.split(":", 1)
-    if engine == "espeak":
-        wave, rate = espeak().say(raw, name, speed, pitch).astype(np.float32) / 32768, espeak().rate
+    if engine == "espeak" and not fresh:
+        wave, rate = (
+            np.frombuffer(_engine().say(raw, name, speed, pitch), "<i2").astype(np.float32) / 32768,
+            _engine().rate,
+        )
+    elif engine == "espeak":
+        speaker, rate = _speaker(os.getpid()), _engine().rate
+        assert speaker.stdin and speaker.stdout
+        speaker.stdin.write(json.dumps([raw, name, speed, pitch]).encode() + b"\n")
+        speaker.stdin.flush()
+        size = int.from_bytes(speaker.stdout.read(4) or b"\xff" * 4, "little")
+        if size == espeak.FAILED:
+            raise ValueError(f"espeak-ng cannot say {raw!r} by {name!r}")
+        wave = np.frombuffer(speaker.stdout.read(size), "<i2").astype(np.float32) / 32768
     elif engine == "flite":
         stretch = f"duration_stretch={170 / speed:.3f}"
         command = ["flite", "-voice", name, "--setf", stretch, "-t", raw, "-o", "/dev/stdout"]

@@ -14,8 +14,9 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2AudioProcessor
 
-from .config import REQUESTS, RUNS, SIZES, SPOKEN, cache, spoken_parts
-from .corpus import read_jsonl
+from .config import REQUESTS, RUNS, SIZES, cache
+from .corpus import VOICE, voice_question
+from .data import Bank
 from .features import extractor
 from .sounds import SOUNDS, captions, draw_scene, question
 
@@ -29,8 +30,8 @@ FRAME = "system\nYou are a helpful assistant.\nuser\nAudio 1: \nassistant\n"  # 
 
 def texts(size: str) -> list[str]:
     """What the model will write and be asked."""
-    rows = [r for kind in SPOKEN for path in spoken_parts(size, kind) for r in read_jsonl(path)]
-    rows += [r for path in sorted(cache(size).glob("real-*.jsonl")) for r in read_jsonl(path) if "text" in r]
+    bank = Bank(cache(size))
+    rows = bank.rows
     # Word strings put a space before most words, which the single words of the cache lack.
     words = [" " + r["text"] for r in rows if "text" in r and " " not in r["text"]]
     rng = random.Random(0)
@@ -39,6 +40,9 @@ def texts(size: str) -> list[str]:
     described = [caption for scene in scenes for caption in captions(scene, rng)]
     asked = [question(scene, rng.choice(("which", "first", "count")), rng) for scene in scenes]
     # The frame is in every example: whole words for it keep prompts short.
+    asked += [
+        voice_question(kind, answer) for kind, (_, options) in VOICE.items() for answer in options for _ in range(60)
+    ]
     requests = [request for some in REQUESTS.values() for request in some for _ in range(300)]
     written = [r["text"] for r in rows if "text" in r] + [en for r in rows for en in r.get("english", ())]
     return written + words + described + [ask for ask, _, _ in asked] + [FRAME] * 2000 + requests

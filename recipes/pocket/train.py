@@ -2,14 +2,11 @@
 
     python -m recipes.pocket.train --minutes 80           # learning rate reaches 0 when 80 minutes of steps are spent
     python -m recipes.pocket.train --minutes 200          # later: goes on from the checkpoint on a longer schedule
-    python -m torch.distributed.run --nproc-per-node 2 -m recipes.pocket.train --threads 1 --batch-seconds 20
+    python -m recipes.pocket.train --size large --device cuda --bf16 --workers 13 --batch-seconds 1200
 
-The last is faster on two cores that others use too: two threads wait for each other after each operation, two processes
-once a step.
-
-Data order and random draws are functions of (seed, step); weights, optimiser and time spent are in the checkpoint.
-So a run by `--steps` that was stopped and resumed gives what an unbroken one gives; by `--minutes` the rate follows the
-clock.
+Data and random draws are functions of (seed, round of some batches); weights, their running mean, optimiser and time
+spent are in the checkpoint, which is written between rounds. So a run by `--steps` that was stopped and resumed gives
+what an unbroken one gives; by `--minutes` the rate follows the clock. What is exported is the running mean.
 """
 
 from __future__ import annotations
@@ -24,19 +21,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
-from . import tokenizer
+from . import config, tokenizer
 from .config import RUNS, SHARES, SIZES
-from .data import AUGMENT, Batch, Training, load_table
+from .data import BATCHES, Bank, Batch, Training, listed_items, load_table
+from .hear import heard, noises
 from .model import CTCHead, build, encode, frame_lengths, model_config
 
 CTC_WEIGHT = 0.5
@@ -45,75 +43,58 @@ STRETCH, GAP = (0.25, 2.0), 50.0  # of audio positions where they are shifted: f
 REPLACED = 0.1  # share of answer tokens replaced at the input by random ones: the LLM must listen, not only guess on
 
 
-def world() -> tuple[int, int]:
-    """Rank and number of processes."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def average(tensors: list[Tensor]) -> None:
-    """The mean over processes, in place and in one message."""
-    if world()[1] > 1:
-        flat = torch.cat([t.reshape(-1) for t in tensors])
-        dist.all_reduce(flat)
-        for t, mean in zip(tensors, flat.div_(world()[1]).split([t.numel() for t in tensors]), strict=True):
-            t.copy_(mean.view_as(t))
-
-
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised by Newton–Schulz, for weight matrices; AdamW for everything else.
 
     Update and scale as in Moonlight (2502.16982), so that one learning rate serves both. Matrices of one shape are
-    orthogonalised together; of several processes each does its share.
+    orthogonalised together.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, decay: float) -> None:
+    def __init__(
+        self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, decay: float, bf16: bool = False
+    ) -> None:
+        self.dtype = torch.bfloat16 if bf16 else torch.float32  # of the orthogonalisation, most of a step's price
         groups = [{"params": matrices, "muon": True}, {"params": others, "muon": False}]
-        super().__init__(groups, {"lr": lr, "decay": decay})
+        super().__init__([g for g in groups if g["params"]], {"lr": lr, "decay": decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if group["muon"]:
-                self._muon(params, group["lr"], group["decay"])
-            else:
-                self._adam(params, group["lr"], group["decay"])
+            (self._muon if group["muon"] else self._adam)(params, group["lr"], group["decay"])
 
     def _muon(self, params: list[nn.Parameter], lr: float, decay: float) -> None:
-        rank, processes = world()
+        for p in params:
+            if "momentum" not in self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        momenta, grads = [self.state[p]["momentum"] for p in params], [p.grad for p in params]
+        torch._foreach_lerp_(momenta, grads, 0.05)
+        smooth = torch._foreach_lerp(grads, momenta, 0.95)
         by_shape: dict[tuple[int, int], list[int]] = {}
-        updates = []
         for i, p in enumerate(params):
-            state = self.state[p]
-            if "momentum" not in state:
-                state["momentum"] = torch.zeros_like(p)
-            state["momentum"].lerp_(p.grad, 0.05)
-            if i % processes == rank:
-                by_shape.setdefault((min(p.shape), max(p.shape)), []).append(i)
-            updates.append(torch.zeros_like(p))
-        for group in by_shape.values():
+            by_shape.setdefault((min(p.shape), max(p.shape)), []).append(i)
+        torch._foreach_mul_(params, 1 - lr * decay)
+        for (_, most), group in by_shape.items():
             wide = [params[i].shape[0] <= params[i].shape[1] for i in group]
-            smooth = [params[i].grad.lerp(self.state[params[i]]["momentum"], 0.95) for i in group]
-            done = orthogonalise(torch.stack([u if w else u.T for u, w in zip(smooth, wide, strict=True)]))
-            for i, u, w in zip(group, done, wide, strict=True):
-                updates[i] = (u if w else u.T) * processes  # the mean over processes then is the one that was made
-        average(updates)
-        for p, update in zip(params, updates, strict=True):
-            p.mul_(1 - lr * decay).add_(update, alpha=-lr * 0.2 * max(p.shape) ** 0.5)
+            stacked = torch.stack([smooth[i] if w else smooth[i].T for i, w in zip(group, wide, strict=True)])
+            done = orthogonalise(stacked.to(self.dtype)).to(stacked.dtype)
+            updates = [u if w else u.T for u, w in zip(done, wide, strict=True)]
+            torch._foreach_add_([params[i] for i in group], updates, alpha=-lr * 0.2 * most**0.5)
 
     def _adam(self, params: list[nn.Parameter], lr: float, decay: float) -> None:
         for p in params:
-            state = self.state[p]
-            if "step" not in state:
-                state |= {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
-            state["step"] += 1
-            state["m"].lerp_(p.grad, 0.1)
-            state["v"].mul_(0.98).addcmul_(p.grad, p.grad, value=0.02)
-            m = state["m"] / (1 - 0.9 ** state["step"])
-            v = state["v"] / (1 - 0.98 ** state["step"])
-            if p.ndim > 1:
-                p.mul_(1 - lr * decay)
-            p.addcdiv_(m, v.sqrt_().add_(1e-8), value=-lr)
+            if "step" not in self.state[p]:
+                self.state[p] |= {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
+            self.state[p]["step"] += 1
+        grads, steps = [p.grad for p in params], self.state[params[0]]["step"]
+        ms, vs = ([self.state[p][k] for p in params] for k in "mv")
+        torch._foreach_lerp_(ms, grads, 0.1)
+        torch._foreach_mul_(vs, 0.98)
+        torch._foreach_addcmul_(vs, grads, grads, 0.02)
+        root = torch._foreach_sqrt(torch._foreach_div(vs, 1 - 0.98**steps))
+        torch._foreach_add_(root, 1e-8)
+        torch._foreach_mul_([p for p in params if p.ndim > 1], 1 - lr * decay)
+        torch._foreach_addcdiv_(params, ms, root, -lr / (1 - 0.9**steps))
 
 
 def orthogonalise(x: Tensor, rounds: int = 5) -> Tensor:
@@ -126,11 +107,13 @@ def orthogonalise(x: Tensor, rounds: int = 5) -> Tensor:
     return x
 
 
-def make_optimiser(kind: str, model: nn.Module, head: nn.Module, lr: float, decay: float) -> torch.optim.Optimizer:
+def make_optimiser(
+    kind: str, model: nn.Module, head: nn.Module, lr: float, decay: float, bf16: bool
+) -> torch.optim.Optimizer:
     named = [(n, p) for n, p in [*model.named_parameters(), *head.named_parameters()] if p.requires_grad]
     hidden = [p for n, p in named if p.ndim == 2 and ".layers." in n]
     rest = [p for n, p in named if not (p.ndim == 2 and ".layers." in n)]
-    return Muon(hidden, rest, lr, decay) if kind == "muon" else Muon([], hidden + rest, lr, decay)
+    return Muon(hidden, rest, lr, decay, bf16) if kind == "muon" else Muon([], hidden + rest, lr, decay)
 
 
 def shifted(audio: Tensor, share: float) -> Tensor:
@@ -154,18 +137,19 @@ def losses(
     model: Qwen2AudioForConditionalGeneration,
     head: CTCHead,
     batch: Batch,
+    mel: Tensor,
     audio_id: int,
     smoothing: float,
     shift: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy per answer token and CTC per phoneme. ``shift``: share of the examples at `shifted` positions."""
-    states, pooled = encode(model.model.audio_tower, batch.mel, batch.frames)
+    states, pooled = encode(model.model.audio_tower, mel, batch.frames)
     audio = model.model.multi_modal_projector(pooled)
     state_lengths, token_lengths = frame_lengths(batch.frames)
     ids = batch.ids
     if model.training:
-        noise = batch.answer & (torch.rand(ids.shape) < REPLACED).to(ids.device)
-        ids = torch.where(noise, torch.randint(256, ids.shape).to(ids.device), ids)
+        noise = batch.answer & (torch.rand(ids.shape, device=ids.device) < REPLACED)
+        ids = torch.where(noise, torch.randint(256, ids.shape, device=ids.device), ids)
     embeds = model.get_input_embeddings()(ids)
     keep = torch.arange(audio.shape[1], device=audio.device)[None, :] < token_lengths[:, None]
     embeds = embeds.masked_scatter((batch.ids == audio_id)[..., None], audio[keep].to(embeds.dtype))
@@ -204,24 +188,22 @@ def start_from(model: Qwen2AudioForConditionalGeneration, processor: object, fol
             weight.zero_()
 
 
-class Steps(IterableDataset):
-    """The batches of all steps from one on, made by worker processes where there are cores for it."""
+class Rounds(IterableDataset):
+    """The batches of all rounds from one on, made by worker processes where there are cores for it."""
 
-    def __init__(self, data: Training, first: int, rank: int) -> None:
-        self.data, self.first, self.rank = data, first, rank
+    def __init__(self, data: Training, first: int) -> None:
+        self.data, self.first = data, first
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[list[Batch]]:
+        torch.set_num_threads(1)
         worker = get_worker_info()
         begin, stride = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
         mix = self.data.mix_from
-        for step in itertools.count(begin, stride):  # a loader takes one from each worker in turn: in order of steps
-            augment = AUGMENT * min(1.0, max(0.0, step - 2 * mix) / max(1, 2 * mix))
-            yield self.data.batch(step, augment, self.rank)
-
-
-def to(batch: Batch, device: str) -> Batch:
-    moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(batch).items()}
-    return Batch(**moved)
+        for number in itertools.count(begin, stride):  # a loader takes one from each worker in turn: in order
+            # a round has about BATCHES steps, so this is the step that it will be taken at
+            step = number * BATCHES
+            augment = min(1.0, max(0.0, step - 1.5 * mix) / max(1, 1.5 * mix))
+            yield self.data.round(number, step, augment)
 
 
 def learning_rate(progress: float, step: int, peak: float, warmup: int) -> float:
@@ -249,10 +231,38 @@ def save(path: Path, state: dict) -> None:
     partial.rename(path)
 
 
+@torch.no_grad()
+def held_out(model: Qwen2AudioForConditionalGeneration, head: CTCHead, lists: dict[str, list[Batch]], bank: Tensor,
+             noise: Tensor, audio_id: int) -> dict[str, float]:  # fmt: skip
+    """Cross-entropy per token of the answers of some items of each list: what the course is judged by."""
+    model.eval()
+    out = {}
+    for name, batches in lists.items():
+        found = [float(losses(model, head, b, heard(bank, noise, b.clips)[0], audio_id, 0.0)[0]) for b in batches]
+        out[name] = round(sum(found) / len(found), 4)
+    model.train()
+    return out
+
+
+def some_of(data: Training, bank: Bank, names: tuple[str, ...], device: str) -> dict[str, list[Batch]]:
+    """Batches with answers of some lists of dev, as they are."""
+    out = {}
+    for name in names:
+        if items := listed_items(bank, name)[:96] if name in bank.parts else []:
+            items = [replace(i, phonemes=[[]]) for i in sorted(items, key=lambda i: i.longest)]
+            kept, data.bank = data.bank, bank
+            out[name] = [data._collate(items[k : k + 24], None, 0.0).to(device) for k in range(0, len(items), 24)]
+            data.bank = kept
+    return out
+
+
+WATCHED = (
+    "far-dev", "far-new-voices-dev", "passages-dev", "strings-dev", "digits-dev", "speechocean762-dev",
+    "commonvoice-en-dev", "librispeech-dev", "german-dev", "describe-dev", "answer-dev", "voice-dev",
+)  # fmt: skip
+
+
 def train(args: argparse.Namespace) -> None:
-    if "WORLD_SIZE" in os.environ:  # started by torch.distributed.run
-        dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
-    rank, processes = world()
     size = SIZES[args.size]
     run = RUNS / args.name
     run.mkdir(parents=True, exist_ok=True)
@@ -260,8 +270,7 @@ def train(args: argparse.Namespace) -> None:
     data = Training(args.size, processor, args.seed, args.batch_seconds, dict(args.shares))
     if args.init or args.mix_from is not None:
         data.mix_from = args.mix_from or 0  # a model to begin from hears already
-    data.lengthen = args.lengthen
-    data.table = load_table(run / "phonemes.json", data.parts)
+    data.table = load_table(run / "phonemes.json", data.rows)
     ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
     torch.manual_seed(args.seed)
     model = build(model_config(size, ids)).to(args.device).train()
@@ -271,77 +280,113 @@ def train(args: argparse.Namespace) -> None:
     if args.init and not (run / "checkpoint.pt").exists():
         start_from(model, processor, args.init)
     head = CTCHead(size.d_encoder, len(data.table)).to(args.device)
-    optimiser = make_optimiser(args.optimiser, model, head, args.lr, args.decay)
-    step, spent, heard = 0, 0.0, 0.0  # steps, seconds of stepping, seconds of audio
+    optimiser = make_optimiser(args.optimiser, model, head, args.lr, args.decay, args.bf16)
+    trained = [p for p in [*model.parameters(), *head.parameters()] if p.requires_grad]
+    mean = [p.detach().clone() for p in model.parameters()]
+    step, number, spent, audio = 0, 0, 0.0, 0.0  # steps, rounds, seconds of stepping, seconds of audio
     before = f"It began from the weights of {args.init}." if args.init else ""
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=args.device, weights_only=True)
-        model.load_state_dict(state["model"])
+        model.load_state_dict(state["last"])
         head.load_state_dict(state["head"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent, heard, before = (state[k] for k in ("step", "spent", "heard", "before"))
-    if rank == 0:
-        facts = vars(args) | {"processes": processes}
-        (run / f"arguments-{step:06d}.json").write_text(json.dumps(facts, indent=1, default=str))
-        print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
-    trained = [p for p in [*model.parameters(), *head.parameters()] if p.requires_grad]
+        if "optimiser" in state:  # else its momenta were left behind on another machine
+            optimiser.load_state_dict(state["optimiser"])
+        mean = [state["model"][n].clone() for n, _ in model.named_parameters()]
+        step, number, spent, audio, before = (state[k] for k in ("step", "round", "spent", "heard", "before"))
+    (run / f"arguments-{step:06d}.json").write_text(json.dumps(vars(args), indent=1, default=str))
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
+    loader = DataLoader(Rounds(data, number), batch_size=None, num_workers=args.workers)
+    rounds = iter(loader)  # workers are forked before the bank is read: they need none of it
+    bank, noise = data.bank.load(args.device), noises(torch.device(args.device))
+    watched = Bank(config.cache(args.size), lists=True) if args.watch_every else None
+    lists = some_of(data, watched, WATCHED, args.device) if watched else {}
+    listed = watched.load(args.device) if watched and lists else bank
     total = args.steps or size.steps
     metrics = open(run / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (open for the whole run)
-    window: list[tuple[float, float]] = []
     audio_id = data.prompts.audio
+    window = torch.zeros(4, device=args.device)
+    began, stopped = time.perf_counter(), threading.Event()
+    base = spent
+    for number_of in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number_of, lambda *_: stopped.set())
 
     def progress() -> float:
         return spent / (60 * args.minutes) if args.minutes else step / total
 
-    def store() -> None:
-        both = {"model": model.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
-        facts = {"size": args.size, "hardware": hardware(args.device), "before": before}
-        save(checkpoint, both | {"step": step, "spent": spent, "heard": heard} | facts)
+    def autocast() -> torch.autocast:
+        return torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16)
 
-    batches = iter(DataLoader(Steps(data, step, rank), batch_size=None, num_workers=args.workers))
-    stopped = threading.Event()
-    if processes == 1:  # of several, each would stop at another step
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopped.set())
-    while progress() < 1 and (not args.stop_at or step < args.stop_at) and not stopped.is_set():
-        began = time.perf_counter()
-        torch.manual_seed((args.seed * 1_000_003 + step) * 64 + rank)
-        batch = to(next(batches), args.device)
-        lr = learning_rate(progress(), step, args.lr, args.warmup)
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
-            shift = args.shift if step >= data.mix_from else 0.0
-            ce, ctc = losses(model, head, batch, audio_id, args.smoothing, shift)
-        optimiser.zero_grad(set_to_none=True)
-        (ce + CTC_WEIGHT * ctc).backward()
-        figures = torch.stack([ce.detach(), ctc.detach(), batch.frames.sum() / 100])
-        average([*(p.grad for p in trained), figures])
-        norm = nn.utils.clip_grad_norm_(trained, 1.0)
-        if torch.isfinite(norm):
+    def store() -> None:
+        named = dict(zip((n for n, _ in model.named_parameters()), mean, strict=True))
+        both = {"model": model.state_dict() | named, "last": model.state_dict(), "head": head.state_dict()}
+        facts = {"size": args.size, "hardware": hardware(args.device), "before": before, "round": number}
+        save(
+            checkpoint,
+            both | {"optimiser": optimiser.state_dict(), "step": step, "spent": spent, "heard": audio} | facts,
+        )
+
+    def over() -> bool:
+        return progress() >= 1 or bool(args.stop_at and step >= args.stop_at) or stopped.is_set()
+
+    while not over():
+        for batch in next(rounds):
+            torch.manual_seed(args.seed * 1_000_003 + step)
+            batch = batch.to(args.device)
+            lr = learning_rate(progress(), step, args.lr, args.warmup)
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            with torch.no_grad():
+                mel, _ = heard(bank, noise, batch.clips)
+            with autocast():
+                shift = args.shift if step >= data.mix_from else 0.0
+                ce, ctc = losses(model, head, batch, mel, audio_id, args.smoothing, shift)
+            optimiser.zero_grad(set_to_none=True)
+            (ce + CTC_WEIGHT * ctc).backward()
+            grads = [p.grad for p in trained if p.grad is not None]
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+            # no wait for the norm: a step that is not finite is one of zeros
+            scale = torch.where(norm.isfinite(), (1 / norm).clamp(max=1.0), 0.0)
+            for g in grads:
+                g.nan_to_num_(0.0, 0.0, 0.0)
+            torch._foreach_mul_(grads, scale)
             optimiser.step()
-        step += 1
-        clock = torch.tensor([time.perf_counter() - began], device=args.device)
-        average([clock])  # one clock for all: the learning rate follows it
-        spent += clock.item()
-        heard += figures[2].item() * processes
-        window.append((figures[0].item(), figures[1].item()))
-        if step % 20 == 0 and rank == 0:
-            ce20, ctc20 = (sum(x) / len(x) for x in zip(*window, strict=True))
-            window.clear()
-            left = spent / max(progress(), 1e-9) * (1 - progress())
-            print(
-                f"step {step} ce {ce20:.3f} ctc {ctc20:.3f} lr {lr:.1e} norm {float(norm):.2f} "
-                f"heard {heard / 3600:.1f} h spent {spent / 60:.1f} min left {left / 60:.1f} min",
-                flush=True,
-            )
-            row = {"step": step, "ce": ce20, "ctc": ctc20, "lr": lr, "spent_s": spent, "heard_s": heard}
-            metrics.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
-        if step % args.save_every == 0 and rank == 0:
+            with torch.no_grad():  # from the first steps on, ever longer
+                torch._foreach_lerp_(
+                    mean, [p.detach() for p in model.parameters()], 1 - min(args.mean, step / (step + 10))
+                )
+            step += 1
+            audio += batch.seconds
+            window += torch.stack([ce.detach().float(), ctc.detach().float(), norm, torch.ones_like(norm)])
+            if step % args.log_every == 0:
+                ce20, ctc20, norm20, count = window.tolist()  # waits for the device
+                window.zero_()
+                spent = base + time.perf_counter() - began
+                row = {
+                    "step": step,
+                    "ce": ce20 / count,
+                    "ctc": ctc20 / count,
+                    "lr": lr,
+                    "spent_s": spent,
+                    "heard_s": audio,
+                }
+                left = spent / max(progress(), 1e-9) * (1 - progress())
+                print(
+                    f"step {step} ce {row['ce']:.3f} ctc {row['ctc']:.3f} lr {lr:.1e} norm {norm20 / count:.2f} "
+                    f"heard {audio / 3600:.1f} h spent {spent / 60:.1f} min left {left / 60:.1f} min",
+                    flush=True,
+                )
+                metrics.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
+            if lists and step % args.watch_every == 0:
+                with autocast():
+                    found = held_out(model, head, lists, listed, noise, audio_id)
+                print(f"step {step} dev {found}", flush=True)
+                metrics.write(json.dumps({"step": step, "dev": found}) + "\n")
+        number += 1
+        spent = base + time.perf_counter() - began
+        if number % args.save_every == 0:
             store()
-    if rank == 0:
-        store()
+    store()
 
 
 def main() -> None:
@@ -354,7 +399,6 @@ def main() -> None:
         help="of examples once all are mixed, such as words=0.6 english=0.4; all kinds by default",
     )  # fmt: skip
     parser.add_argument("--mix-from", type=int, help="step from which all kinds are mixed; the size's own by default")
-    parser.add_argument("--lengthen", type=int, default=0, help="steps over which examples grow longer then")
     parser.add_argument("--shift", type=float, default=0.0, help="share of examples whose positions are shifted then")
     parser.add_argument("--steps", type=int, default=0, help="length of the schedule; the size's own by default")
     parser.add_argument("--minutes", type=float, default=0.0, help="length of the schedule in minutes of stepping")
@@ -363,7 +407,7 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16; pays only where the hardware has it")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that make batches; for a GPU, all but two cores"
+        "--workers", type=int, default=0, help="processes that plan batches; for a GPU, all but three cores"
     )
     parser.add_argument("--optimiser", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -371,12 +415,18 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.05)
     parser.add_argument("--dropout", type=float, default=0.0, help="in the encoder")
     parser.add_argument("--smoothing", type=float, default=0.05)
-    parser.add_argument("--batch-seconds", type=float, default=40.0, help="seconds of audio a step and process")
-    parser.add_argument("--save-every", type=int, default=100, help="steps")
+    parser.add_argument("--batch-seconds", type=float, default=60.0, help="seconds of audio a step")
+    parser.add_argument("--mean", type=float, default=0.998, help="decay of the running mean of the weights, a step")
+    parser.add_argument("--save-every", type=int, default=20, help="rounds of about 8 steps")
+    parser.add_argument("--log-every", type=int, default=20, help="steps")
+    parser.add_argument(
+        "--watch-every", type=int, default=0, help="steps after which some of dev is looked at; 0: never"
+    )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     args.name = args.name or args.size
     torch.set_num_threads(args.threads)
+    torch.multiprocessing.set_sharing_strategy("file_system")  # batches hold more tensors than files may be open
     train(args)
 
 

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -25,7 +26,6 @@ from fewhertz.present import Told, check_kernel, recall, remember, sized, tell
 log = logging.getLogger(__name__)
 
 _HANDLE = "_fewhertz_handle"
-_ENCODED = "_fewhertz_encoded"
 _LEARNED = "_fewhertz_learned"
 _SHOWN = "audio_compression"
 
@@ -83,13 +83,18 @@ class _Call:
         )
 
 
+def _cache(call: dict[str, Any]) -> Any:
+    """The cache of a call; transformers 5.24 renamed it."""
+    return call.get("past_key_values") if call.get("past_key_values") is not None else call.get("cache")
+
+
 class Attached:
     """A model that wears a method; made by `compress`. Also a context manager that takes it off at the end.
 
     Attributes:
         method: the method, its budget bound to the model's rate.
         learned: what training changes of it; the model keeps it for the next method of this name and parameters.
-        last: what the last call did (`Report`).
+        last: what the last call did (`Report`); of calls in several threads, the one that encoded last.
     """
 
     def __init__(self, model: nn.Module, family: Family, method: Method) -> None:
@@ -145,7 +150,7 @@ class Attached:
         if args:
             bound = inspect.signature(original).bind_partial(*args)
             kwargs = {**bound.arguments, **kwargs}
-        told = recall(kwargs.get("past_key_values"))
+        told = recall(_cache(kwargs))
         call = kwargs
         if self._carries_audio(kwargs):
             call, told = self._prepare(kwargs, generating=False)
@@ -161,11 +166,12 @@ class Attached:
     @staticmethod
     def _go_on(kwargs: dict[str, Any], told: Told) -> dict[str, Any]:
         """A decoding step of the user's own loop."""
-        if kwargs.get("position_ids") is not None:
-            return kwargs
         new = next(kwargs[name] for name in ("input_ids", "inputs_embeds") if kwargs.get(name) is not None)
-        past = int(kwargs["past_key_values"].get_seq_length())
-        return kwargs | {"position_ids": told.following(new.shape[0], past, new.shape[1])}
+        batch, count, past = new.shape[0], new.shape[1], int(_cache(kwargs).get_seq_length())
+        call = kwargs | {"attention_mask": told.attention_mask(kwargs.get("attention_mask"), batch, past, count)}
+        if call.get("position_ids") is None:
+            call["position_ids"] = told.following(batch, past, count)
+        return call
 
     @torch.no_grad()
     def _generate(self, original: Callable[..., Any], inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -175,11 +181,10 @@ class Attached:
         if inputs is not None:
             kwargs["input_ids"] = inputs
         if not self._carries_audio(kwargs):
-            if recall(kwargs.get("past_key_values")) is not None:
-                raise NotImplementedError(
-                    "past_key_values hold compressed audio, told by +time or +sizes: pass the whole prompt and no cache"
-                )
+            if recall(_cache(kwargs)) is not None:
+                raise NotImplementedError("the cache holds compressed audio: pass the whole prompt and no cache")
             return original(**kwargs)
+        self._refuse_drafts(kwargs)
         call, told = self._prepare(kwargs, generating=True)
         ids, width = kwargs["input_ids"], call["input_ids"].shape[1]
         self._shorten(call, ids.shape[1] - width)
@@ -192,6 +197,14 @@ class Attached:
             return whole
         out.sequences = whole
         return out
+
+    def _refuse_drafts(self, kwargs: dict[str, Any]) -> None:
+        """Raise where tokens are drafted: by a prompt or a model that know nothing of the compressed layout."""
+        for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"):
+            given = (kwargs.get(name), getattr(kwargs.get("generation_config"), name, None))
+            own = getattr(self.model.generation_config, name, None)
+            if any(value is not None for value in (*given, own)):
+                raise NotImplementedError(f"assisted decoding does not know compressed audio: leave {name} out")
 
     def _shorten(self, call: dict[str, Any], dropped: int) -> None:
         """Lengths that count the prompt mean the user's prompt, so the trimmed one has that many fewer to go."""
@@ -226,12 +239,12 @@ class Attached:
             raise ValueError("position_ids of the uncompressed prompt do not fit the compressed one: leave them out")
         if generating and call.get("attention_mask") is None and len(ids) > 1 and self._holds_padding(ids):
             raise ValueError("the batch is padded and has no attention_mask to say where: pass the processor's")
-        past = call.get("past_key_values")
+        past = _cache(call)
         if past is not None and past.get_seq_length() > 0:
-            raise NotImplementedError("past_key_values hold tokens already: pass the whole prompt and an empty cache")
+            raise NotImplementedError("the cache holds tokens already: pass the whole prompt and an empty cache")
 
         placeholder = self.family.placeholder(self.model.config)
-        tokens, clips = self.audio_tokens(audio, ids, ids == placeholder)
+        tokens, clips, report = self._compressed(audio, ids, ids == placeholder)
 
         told = None
         dropped = torch.zeros_like(ids, dtype=torch.bool)
@@ -240,11 +253,10 @@ class Attached:
         if dropped.any():
             mask = call.get("attention_mask")
             trim = Trim.plan(dropped, mask)
-            if presented:
-                positions = self.family.positions(self.model, call, [clip.n for clip in clips])
-                told = tell(method, positions, clips, self.last.plans, trim)
             # a row shortened more than its neighbours needs padding even if the batch had none
             mask = torch.ones_like(ids) if mask is None else mask
+            positions = self.family.positions(self.model, call, [clip.n for clip in clips]) if presented else ids
+            told = tell(method, positions, clips, report.plans, trim, mask)
             pad = self._pad_id(ids, mask)
             call["attention_mask"] = trim.apply(mask, 0)
             if call.get("labels") is not None:
@@ -288,6 +300,13 @@ class Attached:
         Raises:
             ValueError: where the audio gives no token.
         """
+        tokens, clips, _ = self._compressed(audio, ids, placeholders)
+        return tokens, clips
+
+    def _compressed(
+        self, audio: dict[str, Any], ids: Tensor, placeholders: Tensor
+    ) -> tuple[list[Tensor], list[ClipSpan], Report]:
+        """`audio_tokens`, and what is written to `last`, which another thread's call may write over."""
         method = self.method
         # the projector runs on whole windows where nothing is merged: only so is keep=1 exact to the bit
         site = "llm" if method.keep == 1 else method.site
@@ -320,11 +339,11 @@ class Attached:
                     report.plans[i] = Plan(plan.group[k : k + 1], plan.m, weight)
         self.last = report
         log.info("audio tokens %d → %d (%s)", sum(report.before), sum(report.after), method.spec)
-        return [tokens for tokens in out if tokens is not None], clips
+        return [tokens for tokens in out if tokens is not None], clips, report
 
     def _encode(self, audio: dict[str, Any], ids: Tensor, site: str, scores: bool) -> tuple[Windows, float]:
         """The encoder's windows, and the seconds that they took if they were there already."""
-        once: _Once | None = self.model.__dict__.get(_ENCODED)
+        once = _ONCE.get().get(id(self.model))
         features = audio[self.family.audio_inputs[0]]
         for one in once.encoded if once else []:
             # capturing scores leaves the tokens as they are, bit for bit
@@ -368,24 +387,26 @@ class _Once:
     encoded: list[_Encoded] = field(default_factory=list)
 
 
+_ONCE: ContextVar[dict[int, _Once]] = ContextVar("fewhertz_once", default={})  # noqa: B039 (never changed in place)
+
+
 @contextmanager
 def encode_once(model: nn.Module, scores: bool = False) -> Iterator[None]:
     """Within it, the same features are encoded once a site, whichever methods the model wears one after the other.
 
     The same tensor is meant, not an equal one: move inputs to the device and dtype before. All that was encoded is held
-    until the end. Only what is compressed is remembered: a model that wears nothing encodes each time. Not for training
-    the encoder: its gradients would be those of the first call.
+    until the end. It holds for the calls of this thread. Only what is compressed is remembered: a model without a
+    method encodes each time. Not for training the encoder: its gradients would be those of the first call.
 
     Args:
         model: the model.
         scores: whether to capture attention scores at the first time, for methods that come later and need them.
     """
-    base = _base(model)
-    base.__dict__[_ENCODED] = _Once(scores)
+    token = _ONCE.set({**_ONCE.get(), id(_base(model)): _Once(scores)})
     try:
         yield
     finally:
-        del base.__dict__[_ENCODED]
+        _ONCE.reset(token)
 
 
 def _learned(model: Any, method: Method) -> nn.Module | None:

@@ -450,6 +450,26 @@ def _table(head: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
+@app.command(epilog="fewhertz sample clips\n\nfewhertz eval pocket --task clips/samples.jsonl --method pool@keep=1/2")
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")] = Path("samples"),
+) -> None:
+    """Copy the clips that come with pocket, and a list of what is said in them, into a folder."""
+    import shutil
+
+    from fewhertz.pocket import path
+
+    with _bad_usage():
+        folder.mkdir(parents=True, exist_ok=True)
+        files = sorted((path() / "samples").iterdir())
+        for file in files:
+            if (folder / file.name).exists() and (folder / file.name).read_bytes() != file.read_bytes():
+                raise ValueError(f"{folder / file.name} is there and is another file: name another folder")
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+    print(f"{len(files) - 1} clips and samples.jsonl in {folder}", file=sys.stderr)
+
+
 @app.command(
     epilog='fewhertz inspect Qwen/Qwen2-Audio-7B-Instruct speech.wav --method "pool@8Hz" --memory 24GB\n\n'
     'fewhertz inspect pocket 30s --method "ltbm@keep=1/3" --context 512'

@@ -12,7 +12,6 @@ import torch
 from fewhertz.checkpoint import Checkpoint
 from fewhertz.families.base import Config
 from fewhertz.method import Method
-from fewhertz.run import request, sample_rate, too_long
 
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -117,6 +116,9 @@ def cost(
     Raises:
         ValueError: for audio beyond the model's window.
     """
+    # here, since counting alone needs no library that reads audio
+    from fewhertz.run import request, sample_rate, too_long
+
     limit = checkpoint.family.max_seconds
     if limit is not None and seconds > limit:
         raise ValueError(too_long(seconds, checkpoint.family, chunks=True))

@@ -9,24 +9,29 @@ every layer. exp(q·k + log s) = s·exp(q·k), so for s equal keys and values it
 (proportional attention of token merging, arXiv 2210.09461, section 3). In the second layer and above the copies would
 differ a little, since each of them had another past.
 
-The LLM's own code makes its mask by transformers' `AttentionMaskInterface`. Here it makes an additive one, once a
-forward and shared by all layers; the attention kernel stays the model's own, and gradient checkpointing sees the mask
-as it sees any other. On a CPU that costs a layer of 7B shape 1 % at prompts of up to 790 tokens, 7.5 % at 2,540 and
-nothing at decoding, no more than a padded batch's mask does (bench/told.py). A key with one more dimension, log s,
-against a query with a constant there, gives the same without a mask, and may pay on a GPU, where nothing was measured;
-but it has to enter the attention of every layer, and a padded batch needs a mask all the same.
+The LLM's own code makes its mask by transformers' `AttentionMaskInterface`. Around its functions stands one of ours,
+which makes an additive mask for a call with sizes, once a forward and shared by all layers; the attention kernel stays
+the model's own, and gradient checkpointing sees the mask as it sees any other. What a call adds is in a context
+variable and nothing of the model is changed, so threads may call one model at a time.
+
+On a CPU the mask costs a layer of 7B shape 1 % at prompts of up to 790 tokens, 7.5 % at 2,540 and nothing at decoding,
+no more than a padded batch's mask does (bench/told.py); on a GPU nothing at decoding, and in the prefill of long
+prompts what the flash kernel would have saved (docs/gpu.md). A key with one more dimension, log s, against a query with
+a constant there, gives the same without a mask, but it has to enter the attention of every layer, and a padded batch
+needs a mask all the same.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -34,7 +39,6 @@ from fewhertz.layout import ClipSpan, Trim
 from fewhertz.method import Method
 from fewhertz.plan import Plan
 
-_MASK = "fewhertz_sizes"  # name in transformers' AttentionMaskInterface
 _TOLD = "_fewhertz_told"  # attribute of a cache
 # The least float16: any autocast keeps it finite, and rows of padding free of NaN.
 _HIDDEN = -65504.0
@@ -42,15 +46,46 @@ _HIDDEN = -65504.0
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """A batch of compressed prompts as the LLM is told of them.
+    """A batch of compressed prompts as the LLM reads them. It stays with the cache that holds them.
 
     Args:
+        mask: 1 where a token is, 0 at padding, in the compressed layout.
+        width: tokens of the uncompressed prompts, padding included.
         positions: of each token; three axes with M-RoPE. `None`: one after the other, as the model counts.
         log_sizes: log of the number of tokens that each one stands for; `None`: all stand for themselves.
     """
 
+    mask: Int[Tensor, "b w"]
+    width: int
     positions: Float[Tensor, "b w"] | Float[Tensor, "3 b w"] | None = None
     log_sizes: Float[Tensor, "b w"] | None = None
+
+    def attention_mask(self, given: Tensor | None, batch: int, past: int, count: int) -> Tensor | None:
+        """The mask of a decoding step over a cache of `past` tokens, `count` of them new.
+
+        Args:
+            given: the caller's, which may go on from the uncompressed prompt; `None`: none.
+            batch: rows, a multiple of the prompts.
+            past: tokens in the cache.
+            count: new tokens.
+
+        Raises:
+            ValueError: for a mask of any other width.
+        """
+        after = past + count - self.mask.shape[1]  # tokens behind the prompt
+        prompt = self.mask.repeat_interleave(batch // len(self.mask), dim=0)
+        if given is None:
+            if bool(prompt.all()):
+                return None
+            return torch.cat([prompt, prompt.new_ones(batch, after)], 1)
+        if given.dim() != 2 or given.shape[1] == past + count:
+            return given
+        if given.shape[1] == self.width + after:
+            return torch.cat([prompt.to(given), given[:, self.width :]], 1)
+        raise ValueError(
+            f"attention_mask is {given.shape[1]} wide: pass one over the {self.width + after} tokens of the "
+            f"uncompressed prompt and what follows, or over the {past + count} that the cache will hold"
+        )
 
     def following(self, batch: int, past: int, count: int) -> Tensor | None:
         """Positions of `count` new tokens after a cache of `past`; `batch` may be a multiple of the prompts."""
@@ -67,6 +102,7 @@ def tell(
     clips: list[ClipSpan],
     plans: Iterable[Plan | None],
     trim: Trim,
+    mask: Tensor,
 ) -> Told:
     """Lay out what the LLM is told of a batch.
 
@@ -76,10 +112,14 @@ def tell(
         clips: where the clips stand in the uncompressed prompts.
         plans: the plan of each.
         trim: the compressed layout.
+        mask: 1 where a token is in the uncompressed prompts, (b, l).
 
     Raises:
         ValueError: for a method without a plan.
     """
+    laid_out = trim.apply(mask.long(), 0)
+    if method.positions == "packed" and not method.sizes:
+        return Told(laid_out, mask.shape[1])
     when = positions.to(torch.float32, copy=True)
     much = torch.zeros(positions.shape[-2:], device=positions.device)
     for clip, plan in zip(clips, plans, strict=True):
@@ -95,6 +135,8 @@ def tell(
     axes = when if when.dim() == 3 else when[None]
     when = torch.stack([trim.apply(axis, 0) for axis in axes]).view(*when.shape[:-1], -1)
     return Told(
+        laid_out,
+        mask.shape[1],
         when if method.positions == "time" else None,
         much if method.sizes and bool(much.any()) else None,
     )
@@ -116,12 +158,24 @@ def check_kernel(model: nn.Module) -> None:
         )
 
 
-def _sized_mask(*, config: Any, dtype: torch.dtype, **kwargs: Any) -> Float[Tensor, "b 1 q k"]:
+@dataclass(frozen=True, eq=False)
+class _Sizes:
+    """What the LLM of one call adds to its attention logits."""
+
+    configs: tuple[Any, ...]  # those that its masks are made from; other modules have others
+    log_sizes: Float[Tensor, "b w"]
+
+
+# Of the call that runs in this thread: nothing of the model is changed, so that calls of several threads don't meet.
+_SIZES: ContextVar[_Sizes | None] = ContextVar("fewhertz_sizes", default=None)
+_WRAPPED = threading.Lock()
+
+
+def _sized_mask(log_sizes: Tensor, dtype: torch.dtype, **kwargs: Any) -> Float[Tensor, "b 1 q k"]:
     """The causal and padding mask, with log s in place of its zeros."""
     from transformers.masking_utils import sdpa_mask
 
     allowed: Bool[Tensor, "b 1 q k"] = sdpa_mask(**kwargs | {"allow_is_causal_skip": False})
-    log_sizes = config.__dict__[_MASK]
     first, past_end = kwargs["kv_offset"], kwargs["kv_offset"] + kwargs["kv_length"]
     # what was generated stands for itself, and so does the empty end of a static cache
     log_sizes = pad(log_sizes, (0, max(0, past_end - log_sizes.shape[1])))[:, first:past_end]
@@ -129,9 +183,35 @@ def _sized_mask(*, config: Any, dtype: torch.dtype, **kwargs: Any) -> Float[Tens
     return torch.where(allowed, log_sizes[:, None, None].to(allowed.device, dtype), _HIDDEN)
 
 
+class _Mask:
+    """A kernel's own mask function, and ours where the mask is for the LLM of a call with sizes."""
+
+    def __init__(self, stock: Callable[..., Any]) -> None:
+        self.stock = stock
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        sizes = _SIZES.get()
+        config = kwargs.get("config")
+        if sizes is None or not any(config is one for one in sizes.configs):
+            return self.stock(*args, **kwargs)
+        return _sized_mask(sizes.log_sizes, **{name: value for name, value in kwargs.items() if name != "config"})
+
+
+def _wrap_masks() -> None:
+    """Put `_Mask` around the mask functions of the kernels that `check_kernel` admits; once."""
+    from transformers import AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    with _WRAPPED:
+        for kernel in ("sdpa", "eager"):
+            stock = ALL_MASK_ATTENTION_FUNCTIONS[kernel]
+            if not isinstance(stock, _Mask):
+                AttentionMaskInterface.register(kernel, _Mask(stock))
+
+
 @contextmanager
 def sized(model: nn.Module, log_sizes: Float[Tensor, "b w"] | None) -> Iterator[None]:
-    """While it lasts, the LLM adds `log_sizes` to the attention logits of its first `w` keys.
+    """While it lasts, the LLM adds `log_sizes` to the attention logits of its first `w` keys, in this thread.
 
     Args:
         model: the whole model.
@@ -140,24 +220,15 @@ def sized(model: nn.Module, log_sizes: Float[Tensor, "b w"] | None) -> Iterator[
     if log_sizes is None:
         yield
         return
-    from transformers import AttentionMaskInterface
-
-    AttentionMaskInterface.register(_MASK, _sized_mask)
+    _wrap_masks()
     whole: Any = model
-    decoder = whole.get_decoder()
-    held, stated = decoder.config, vars(whole.config)
-    text = stated["text_config"]
-    # Masks are made from the config of the LLM, or by `generate` (static caches) from that of the whole model; layers
-    # pick their kernel by their own reference to the original, which stays as it is.
-    own = copy.copy(held)
-    own._attn_implementation_internal = _MASK
-    own.__dict__[_MASK] = log_sizes
-    # not by `setattr`, which validates a configuration anew and takes longer than all of this
-    decoder.config = stated["text_config"] = own
+    # `generate` makes masks from the config of the whole model where the cache is static
+    configs = (whole.get_decoder().config, whole.config.get_text_config(), vars(whole.config)["text_config"])
+    token = _SIZES.set(_Sizes(configs, log_sizes))
     try:
         yield
     finally:
-        decoder.config, stated["text_config"] = held, text
+        _SIZES.reset(token)
 
 
 def remember(out: Any, told: Told) -> None:
@@ -170,7 +241,7 @@ def remember(out: Any, told: Told) -> None:
 
 
 def recall(cache: Any) -> Told | None:
-    """How the prompt in a cache was told, where it was compressed and told in another way than packed."""
+    """How the prompt in a cache was laid out, where it was compressed."""
     told = getattr(cache, _TOLD, None)
     if told is not None and not cache.get_seq_length():  # emptied, to be used anew
         delattr(cache, _TOLD)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import copy
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,7 +31,6 @@ class Received:
 
     valid: Bool[Tensor, "b t"] | None
     masked: bool
-    attend: Callable[..., Any]
     calls: list[Float[Tensor, "b t"]] = field(default_factory=list)
 
     @property
@@ -80,29 +82,37 @@ def token_means(scores: Float[Tensor, "... t"], frames: int) -> Float[Tensor, ".
     return scores[..., : n * frames].unflatten(-1, (n, frames)).mean(-1)
 
 
+# Of the encoder pass that runs in this thread, by the id of the attention module: threads don't meet.
+_RECEIVED: ContextVar[dict[int, Received]] = ContextVar("fewhertz_received", default={})  # noqa: B039 (never changed)
+_CAPTURE = threading.Lock()
+_USERS: dict[int, tuple[int, Any]] = {}  # captures that run on a module in all threads, and its own config
+_KERNELS: WeakKeyDictionary[nn.Module, Callable[..., Any]] = WeakKeyDictionary()  # what a module attends by
+
+
 def _attend_and_record(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> Any:
-    received: Received = module.__dict__["_fewhertz_received"]
-    with torch.no_grad():
-        scaling = kwargs.get("scaling")
-        received.calls.append(
-            column_sums(
-                query,
-                key,
-                query.shape[-1] ** -0.5 if scaling is None else scaling,
-                queries=received.valid,
-                keys=received.valid if received.masked else None,
+    received = _RECEIVED.get().get(id(module))
+    if received is not None:
+        with torch.no_grad():
+            scaling = kwargs.get("scaling")
+            received.calls.append(
+                column_sums(
+                    query,
+                    key,
+                    query.shape[-1] ** -0.5 if scaling is None else scaling,
+                    queries=received.valid,
+                    keys=received.valid if received.masked else None,
+                )
             )
-        )
-    return received.attend(module, query, key, value, attention_mask, **kwargs)
+    return _KERNELS[module](module, query, key, value, attention_mask, **kwargs)
 
 
 @contextmanager
 def attention_received(
     attention: nn.Module, valid: Bool[Tensor, "b t"] | None = None, masked: bool = True
 ) -> Iterator[Received]:
-    """Record what each frame receives while `attention`, one layer's self-attention module, runs once.
+    """Record what each frame receives while `attention`, one layer's self-attention module, runs once in this thread.
 
     Args:
         attention: a module that picks its kernel by `config._attn_implementation`, as transformers' do. A module that
@@ -116,24 +126,43 @@ def attention_received(
     Raises:
         NotImplementedError: where the encoder runs another kernel than sdpa or eager.
     """
-    from transformers import AttentionInterface
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    config: Any = attention.config
-    if config._attn_implementation not in ("sdpa", "eager"):
-        raise NotImplementedError(
-            f"attention scores are captured from sdpa or eager attention, the audio encoder runs "
-            f"{config._attn_implementation!r}: load the model with attn_implementation={{'audio_config': 'sdpa'}}"
-        )
-    AttentionInterface.register(_IMPLEMENTATION, _attend_and_record)
-    eager = getattr(sys.modules[type(attention).__module__], "eager_attention_forward", None)
-    received = Received(valid, masked, ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager))
-    own = copy.copy(config)  # the mask is made from the encoder's config, which stays as it is
-    own._attn_implementation_internal = _IMPLEMENTATION
-    attention.config = own
-    attention.__dict__["_fewhertz_received"] = received
+    received = Received(valid, masked)
+    _mark(attention)
+    token = _RECEIVED.set({**_RECEIVED.get(), id(attention): received})
     try:
         yield received
     finally:
-        attention.config = config
-        del attention.__dict__["_fewhertz_received"]
+        _RECEIVED.reset(token)
+        _unmark(attention)
+
+
+def _mark(attention: Any) -> None:
+    """Let a module attend by `_attend_and_record`, until as many have called `_unmark`."""
+    from transformers import AttentionInterface
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    with _CAPTURE:
+        users, config = _USERS.get(id(attention), (0, attention.config))
+        if not users:
+            if config._attn_implementation not in ("sdpa", "eager"):
+                raise NotImplementedError(
+                    f"attention scores are captured from sdpa or eager attention, the audio encoder runs "
+                    f"{config._attn_implementation!r}: load the model with "
+                    "attn_implementation={'audio_config': 'sdpa'}"
+                )
+            AttentionInterface.register(_IMPLEMENTATION, _attend_and_record)
+            eager = getattr(sys.modules[type(attention).__module__], "eager_attention_forward", None)
+            _KERNELS[attention] = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
+            own = copy.copy(config)  # the mask is made from the encoder's config, which stays as it is
+            own._attn_implementation_internal = _IMPLEMENTATION
+            attention.config = own
+        _USERS[id(attention)] = users + 1, config
+
+
+def _unmark(attention: Any) -> None:
+    with _CAPTURE:
+        users, config = _USERS.pop(id(attention))
+        if users > 1:
+            _USERS[id(attention)] = users - 1, config
+        else:
+            attention.config = config
