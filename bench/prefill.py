@@ -463,7 +463,7 @@ def reductions(size: dict[str, Any], device: str, dtype: torch.dtype) -> list[st
         if size[part][field] != WHOLE[part][field]:
             said.append(f"{part} {field}: {size[part][field]:,} for {WHOLE[part][field]:,}")
     if device == "cpu" and dtype == torch.float32:
-        said.append("float32 for bfloat16: this CPU has no arithmetic for it")
+        said.append("float32 for bfloat16" + ("" if has_bfloat16() else ": this CPU has no arithmetic for it"))
     return said
 
 
@@ -588,9 +588,8 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def has_bfloat16() -> bool:
+def has_bfloat16(info: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether this CPU multiplies bfloat16 numbers itself; elsewhere torch makes up for it, slowly."""
-    info = Path("/proc/cpuinfo")
     words = set(info.read_text().split()) if info.exists() else set()
     return bool(words & {"amx_bf16", "avx512_bf16", "bf16"})
 
@@ -614,6 +613,7 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda; by default cuda where there is one.")] = "",
     threads: Annotated[int, typer.Option(help="Threads on the CPU; by default torch's choice.")] = 0,
     budget: Annotated[float, typer.Option(help="Seconds that the rounds may take, by estimate.")] = 540.0,
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32; by default bfloat16 where the device has it.")] = "",
 ) -> None:
     """Measure, write the result file, print the tables."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -621,16 +621,19 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     size = QUICK if quick else WHOLE if device == "cuda" else ON_CPU
-    dtype = torch.bfloat16 if device == "cuda" or has_bfloat16() else torch.float32
+    if dtype not in ("", "bfloat16", "float32"):
+        raise typer.BadParameter(f"--dtype is bfloat16 or float32; got {dtype!r}")
+    dtype = dtype or ("bfloat16" if device == "cuda" or has_bfloat16() else "float32")
+    weights = getattr(torch, dtype)
     torch.manual_seed(0)
     config = configuration(size)
     text, audio = config.text_config, config.audio_config
     before = environment(device)
 
     progress(f"building a model of {text.num_hidden_layers} + {audio.encoder_layers} layers in {dtype} on {device}")
-    model = build(config, device, dtype)
+    model = build(config, device, weights)
     with torch.inference_mode():
-        per_flop, per_window, per_token = warm_up(model, methods[0], device, dtype)
+        per_flop, per_window, per_token = warm_up(model, methods[0], device, weights)
 
         def round_seconds(case: Case, some: Sequence[Method], keeps: Sequence[str]) -> float:
             if not some:
@@ -641,7 +644,7 @@ def main(
 
         cases, too_large = [], []
         for case in (Case(clips, batch) for batch in size["batches"] for clips in size["clips"]):
-            needed, free = needed_bytes(config, case, dtype), free_bytes(device)
+            needed, free = needed_bytes(config, case, weights), free_bytes(device)
             if free is None or needed <= free:
                 cases.append(case)
             else:
@@ -653,14 +656,14 @@ def main(
 
         rows, told = [], []
         for work in works:
-            samples = measure(model, work, device, dtype)
+            samples = measure(model, work, device, weights)
             told.append(encoder_of(work, samples))
             rows += rows_of(config, work, samples, told[-1]["encoder_seconds"])
 
     result = {
         "what": "Qwen2-Audio-7B's shapes with random weights: seconds of each part of a call, KV bytes, peak memory",
         "notes": notes(device),
-        "reduced": reductions(size, device, dtype),
+        "reduced": reductions(size, device, weights),
         "quick": quick,
         "configuration": {
             "text": size["text"],
@@ -672,7 +675,7 @@ def main(
             "decode_steps": DECODE_STEPS,
             "parameters": sum(p.numel() for p in model.parameters()),
             "device": device,
-            "dtype": str(dtype).split(".")[1],
+            "dtype": dtype,
             "attention": config._attn_implementation,
             "budget_seconds": budget,
         },
@@ -680,7 +683,7 @@ def main(
         "cases": told,
         "rows": rows,
         "left_out": left_out + too_large,
-        "bars": bars(rows, kv_bytes(text, 1, dtype)),
+        "bars": bars(rows, kv_bytes(text, 1, weights)),
         "paper": paper(rows),
     }
     save(result, out)

@@ -1,12 +1,15 @@
 """What all tests share."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
+
+os.environ["COLUMNS"] = "80"  # whatever the terminal's: help and tables are wrapped alike
 
 # Shapes in signatures are checked in tests, and cost nothing in production. Before anything imports fewhertz.
 install_import_hook(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,17 +83,12 @@ def test_a_result_says_all_there_is_to_say(done: Path, tiny: Path) -> None:
     assert set(found) == {BASELINE, "pool@keep=1/2", "random(seed=3)@8Hz+sizes"}
     file = found["pool@keep=1/2"]
     assert file == done / "short" / safe_name(tiny.name) / "pool@keep=1%2F2.json"
-    assert not [f for f in file.parent.iterdir() if f.suffix not in (".json", ".gz")]  # journals and parts are gone
+    assert not [f for f in file.parent.iterdir() if f.suffix not in (".json", ".gz") and f.name != ".lock"]
     result, lines = read(file), read_samples(file)
 
     assert result["n"] == len(lines) == 12 and result["groups"] == 3 and result["failed"] == []
     assert [line["id"] for line in lines] == [f"clip-{i}" for i in range(12)]
-    assert (
-        result["weights_sha256"]
-        == subprocess.run(
-            ["sha256sum", tiny / "model.safetensors"], capture_output=True, text=True, check=True
-        ).stdout.split()[0]
-    )
+    assert result["weights_sha256"] == hashlib.sha256((tiny / "model.safetensors").read_bytes()).hexdigest()
     for key in ("task_version", "prompt", "decoding", "seed", "attention", "hardware", "versions", "citation", "date"):
         assert key in result, key
     assert result["attention"] == "sdpa" and result["peak_memory"]["bytes"] > 1e7
@@ -141,6 +139,53 @@ def test_cells_that_exist_are_skipped(done: Path, tiny: Path, manifest: Path) ->
     assert len(other.stderr.splitlines()) <= 2
     prompted = run(tiny, manifest, done, "--method", "pool@keep=1/2", "--prompt", "Say it.")
     assert prompted.exit_code == 2 and "prompt (None, now Say it.)" in prompted.stderr
+
+
+def lists_of_one_name(folder: Path, manifest: Path) -> list[Path]:
+    """The same ids and texts twice, `clean/mine.jsonl` and `noisy/mine.jsonl`, of clips that differ at their end."""
+    found = []
+    for name in ("clean", "noisy"):
+        (folder / name).mkdir()
+        wave, rate = soundfile.read(manifest.parent / "3.wav", dtype="float32")
+        wave[-500:] += 0.1 * (name == "noisy")
+        soundfile.write(folder / name / "a.wav", wave, rate)
+        found.append(folder / name / "mine.jsonl")
+        found[-1].write_text('{"audio": "a.wav", "text": "a b"}\n')
+    return found
+
+
+def test_a_list_of_the_same_name_and_other_audio_is_refused(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    clean, noisy = lists_of_one_name(tmp_path, manifest)
+    out = tmp_path / "out"
+    assert run(tiny, clean, out).exit_code == 0
+    (file,) = cells(out).values()
+    before = file.read_bytes()
+    other = run(tiny, noisy, out)
+    assert other.exit_code == 2 and "another audio_sha256" in other.stderr and len(other.stderr.splitlines()) <= 2
+    assert str(clean) in other.stderr and str(noisy) in other.stderr and file.read_bytes() == before
+    # the same list elsewhere is the same
+    moved = tmp_path / "moved"
+    clean.parent.rename(moved)
+    assert run(tiny, moved / "mine.jsonl", out).exit_code == 0 and file.read_bytes() == before
+    # and a broken-off run is told apart as a whole one is
+    result = read(file)
+    place = cell(out, "mine", tiny.name, BASELINE)
+    file.unlink()
+    Journal(place.partial(0), result["identity"]).close()
+    broken = run(tiny, noisy, out)
+    assert broken.exit_code == 2 and "of a broken-off run with another audio_sha256" in broken.stderr
+    assert str(clean) in broken.stderr and str(noisy) in broken.stderr
+
+
+def test_results_from_before_audio_was_compared_are_taken_and_told(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    assert run(tiny, manifest, tmp_path, "--limit", 1).exit_code == 0
+    (file,) = cells(tmp_path).values()
+    old = json.loads(file.read_text())
+    del old["identity"]["audio_sha256"], old["identity"]["path"]
+    file.write_text(json.dumps(old))
+    again = run(tiny, manifest, tmp_path, "--limit", 1)
+    assert again.exit_code == 0 and "from before audio was compared" in again.stderr
+    assert json.loads(file.read_text()) == old
 
 
 @pytest.mark.parametrize("batch_size", [4, 7])
@@ -218,7 +263,8 @@ def test_bad_rows_are_listed_and_the_rest_goes_on(tiny: Path, manifest: Path, tm
     soundfile.write(tmp_path / "long.wav", np.zeros(31 * 16_000, np.float32), 16_000)
     good = {"audio": str(manifest.parent / "0.wav"), "text": "a b"}
     rows = [good, {**good, "text": ""}, {**good, "audio": "cut.wav"}, {**good, "audio": "long.wav"}, {"x": 1}]
-    rows += [{**good, "audio": "gone.wav"}, {**good, "text": "c d", "id": "last"}]
+    rows += [{**good, "audio": "gone.wav"}, {**good, "audio": "x" * 5000}, {**good, "audio": "\ud800.wav"}]
+    rows += [{**good, "text": "c d", "id": "last"}]
     file = tmp_path / "bad.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{half\n")
     ended = run(tiny, file, tmp_path / "out", "--method", "pool@keep=1/2", "--batch-size", 3)
@@ -229,7 +275,9 @@ def test_bad_rows_are_listed_and_the_rest_goes_on(tiny: Path, manifest: Path, tm
         4: "31.0 s of audio, qwen2-audio reads 30 s at once",
         5: "no column 'audio'; it has x",
         6: "gone.wav: no such file",
-        8: "is not JSON",
+        7: "…: File name too long",
+        8: ".wav: no such file",
+        10: "is not JSON",
     }
     found = cells(tmp_path / "out")
     for spec in (BASELINE, "pool@keep=1/2"):
@@ -264,6 +312,47 @@ def test_nothing_to_run_is_an_error(tiny: Path, manifest: Path, tmp_path: Path) 
     assert unknown.exit_code == 2 and "no task 'nope'; known: audiocaps, clotho" in unknown.stderr
 
 
+def test_a_metric_that_cannot_be_had_is_absent_by_name(
+    tiny: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEWHERTZ_MINILM", str(tmp_path / "nowhere"))
+    file, out = tmp_path / "english.jsonl", tmp_path / "out"
+    file.write_text(json.dumps({"audio": str(manifest.parent / "0.wav"), "text": "a b", "lang": "en"}), "utf-8")
+    ended = run(tiny, file, out)
+    assert ended.exit_code == 0 and "meaning is not measured: " in ended.stderr and "FEWHERTZ_MINILM" in ended.stderr
+    (found,) = cells(out).values()
+    result = read(found)
+    assert list(result["scores"]) == ["wer"] and "nowhere has no model" in result["absent"]["meaning"]
+    page = tmp_path / "page.html"
+    assert fewhertz_("report", out, "--out", page).exit_code == 0
+    assert "meaning is not measured everywhere: " in page.read_text("utf-8")
+    # a result that has it is taken where it cannot be measured
+    result["scores"]["meaning"] = result["scores"]["wer"]
+    result["identity"]["metrics"].append("Meaning(normaliser='plain')")
+    found.write_text(json.dumps(result), "utf-8")
+    assert run(tiny, file, out).exit_code == 0 and json.loads(found.read_text("utf-8")) == result
+    result["identity"]["metrics"].append("Other()")
+    found.write_text(json.dumps(result), "utf-8")
+    assert run(tiny, file, out).exit_code == 2
+
+
+def test_a_missing_extra_is_told_before_any_work(
+    tiny: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jiwer", None)
+    ended = run(tiny, manifest, tmp_path / "out")
+    assert ended.exit_code == 2 and "jiwer is not installed: pip install 'fewhertz[eval]'" in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_scores_are_printed_whatever_the_terminal_can_write(done: Path, tiny: Path, manifest: Path) -> None:
+    """Their real minus signs too."""
+    command = [SCRIPT, "eval", tiny, "--task", manifest, "--out", done, "--max-new-tokens", "6", "--device", "cpu"]
+    own = os.environ | {"PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([*map(str, command)], env=own, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and "keep=1" in ended.stdout and "\\u2212" in ended.stdout, ended.stderr
+
+
 def damage(file: Path, how: str) -> None:
     beside = file.with_name(read(file)["samples"]["file"])
     if how == "half a result":
@@ -288,7 +377,7 @@ def damage(file: Path, how: str) -> None:
         ("half a result", "pool@keep=1%2F2.json is damaged"),
         ("another format", "pool@keep=1%2F2.json is no result file of format 1"),
         ("half its samples", "samples.jsonl.gz is damaged"),
-        ("no samples", "samples.jsonl.gz is damaged"),
+        ("no samples", "samples.jsonl.gz is missing"),
         ("a bad row", "samples.jsonl.gz, row 3 is damaged"),
         ("a row less", "is not what pool@keep=1%2F2.json was made from"),
     ],
@@ -314,10 +403,157 @@ def test_damaged_results_are_named_kept_and_made_again(
     assert run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--limit", 2).exit_code == 0
 
 
-def test_samples_that_unpack_without_end_are_refused(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewhertz.results._MOST", 1000)
-    with pytest.raises(ValueError, match="unpacks to more than 0 MB"):
-        read_samples(cells(done)[BASELINE])
+def swap_samples(file: Path, packed: bytes) -> None:
+    """Give a result other samples, and their hash."""
+    result = read(file)
+    file.with_name(result["samples"]["file"]).write_bytes(packed)
+    result["samples"]["sha256"] = hashlib.sha256(packed).hexdigest()
+    file.write_text(json.dumps(result), "utf-8")
+
+
+READ = """
+import resource, sys
+from pathlib import Path
+from fewhertz import results
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    results.read_samples(Path(sys.argv[1]))
+except ValueError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "times", "words"),
+    [(b"{}\n", 80_000_000, "row 1 is damaged"), (None, 1000, "unpacks to more than 64 MB")],
+    ids=["240 MB of nothing", "samples without end"],
+)
+def test_samples_that_unpack_without_end_are_refused(
+    done: Path, tmp_path: Path, line: bytes | None, times: int, words: str
+) -> None:
+    """In a process of its own, whose memory is looked at."""
+    source = cells(done)[BASELINE]
+    file = Path(shutil.copytree(source.parent, tmp_path / "cell")) / source.name
+    if line is None:
+        line = json.dumps(read_samples(file)[0] | {"output": "x" * 80_000}).encode() + b"\n"
+    swap_samples(file, gzip.compress(line * times, 1))
+    ended = subprocess.run([sys.executable, "-c", READ, file], capture_output=True, text=True, check=True)
+    said, megabytes = ended.stdout.splitlines()
+    assert words in said and str(file.parent) in said and int(megabytes) < 400
+
+
+def test_a_result_with_a_row_twice_or_another_n_is_neither_written_nor_read(done: Path, tmp_path: Path) -> None:
+    source = cells(done)[BASELINE]
+    file = Path(shutil.copytree(source.parent, tmp_path / "cell")) / source.name
+    place, result, lines = results.Cell(file.parent, BASELINE), read(file), read_samples(file)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=r"keep=1\.json is not written: row 3 is there twice"):
+        results.write(place, result | {"n": 13}, [*lines, lines[3]])
+    with pytest.raises(ValueError, match="is not written: n is 12, its samples are 11"):
+        results.write(place, result, lines[1:])
+    assert file.read_bytes() == before
+    for kept, words in (([*lines[:-1], lines[0]], "row 0 is there twice"), (lines[1:], "n is 12, its samples are 11")):
+        swap_samples(file, gzip.compress(b"".join(json.dumps(line).encode() + b"\n" for line in kept)))
+        with pytest.raises(ValueError, match=rf"samples\.jsonl\.gz is damaged \({words}\)"):
+            read_samples(file)
+    file.write_text(json.dumps(result | {"n": 39}), "utf-8")
+    with pytest.raises(ValueError, match=r"keep=1\.json is damaged \(n is 39, of 12 rows 0 failed\)"):
+        read(file)
+
+
+def test_what_is_no_result(done: Path, tmp_path: Path) -> None:
+    source = cells(done)[BASELINE]
+    text = source.read_text("utf-8")
+    file = tmp_path / "t" / "m" / "keep=1.json"
+    with pytest.raises(ValueError, match=r"keep=1\.json is missing: run its cell"):
+        read(file)
+    file.parent.mkdir(parents=True)
+    for changed, words in [
+        (json.loads(text) | {"samples": None}, "samples is None"),
+        (json.loads(text) | {"scores": [1]}, r"scores is \[1\]"),
+        (json.loads(text) | {"seed": math.inf}, "Infinity is no number"),
+        (json.loads(text) | {"seed": math.nan}, "NaN is no number"),
+        (json.loads(text) | {"n": "12"}, "n is 12"),
+    ]:
+        file.write_text(json.dumps(changed), "utf-8")
+        with pytest.raises(ValueError, match=words) as error:
+            read(file)
+        assert str(file) in str(error.value) and "\n" not in str(error.value)
+        ended = fewhertz_("report", tmp_path, "--out", tmp_path / "page.html")
+        assert ended.exit_code == 2 and str(file) in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+# As a user's own program has it: two of these at once, folder after folder.
+AT_ONCE = """
+import sys
+import fewhertz.tasks
+from fewhertz import evaluate
+from fewhertz.tasks.base import TASKS
+model, manifest = sys.argv[1:]
+print("ready", flush=True)
+for out in sys.stdin:
+    try:
+        task = TASKS["manifest"](data=manifest)
+        done = evaluate.evaluate(model, task, ["pool@keep=1/2"], out.strip(), max_new_tokens=4, device="cpu")
+        print("done", done.errors, flush=True)
+    except ValueError as error:
+        print("refused", error, flush=True)
+"""
+
+
+def test_two_evals_at_once(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    """Whoever comes second is told who is first, or finds all done; no sample is there twice."""
+    command = [sys.executable, "-c", AT_ONCE, str(tiny), str(manifest)]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = []
+    try:
+        assert all(one.stdout.readline() == "ready\n" for one in both)
+        for turn in range(4):
+            for one in both:
+                one.stdin.write(f"{tmp_path / str(turn)}\n")
+                one.stdin.flush()
+            said.append([one.stdout.readline() for one in both])
+            for spec in (BASELINE, "pool@keep=1/2"):
+                file = cell(tmp_path / str(turn), "short", tiny.name, spec).file
+                assert read(file)["n"] == 12 and [line["row"] for line in read_samples(file)] == list(range(12))
+    finally:
+        for one in both:
+            one.communicate()
+    for answers in said:
+        assert any(answer == "done []\n" for answer in answers)
+        for own, answer in zip(both, answers, strict=True):
+            other = next(one for one in both if one is not own)
+            assert answer == "done []\n" or f"is in use by process {other.pid} on " in answer
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from fewhertz import results
+with results.held([Path(sys.argv[1])]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_names_its_holder_and_ends_with_it(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    folder = cell(tmp_path, "short", tiny.name, BASELINE).folder
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        refused = run(tiny, manifest, tmp_path, "--limit", 1)
+        assert refused.exit_code == 2 and len(refused.stderr.splitlines()) <= 2
+        words = f"{folder} is in use by process {holder.pid} on {platform.node()} since 2"
+        assert words in refused.stderr.replace("\n", " ") and not list(folder.glob("*.json*"))
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert (folder / ".lock-holder").exists()  # as one that was killed leaves it
+    (folder / f".keep=1.json.{holder.pid}").write_text("half")
+    ended = run(tiny, manifest, tmp_path, "--limit", 1)
+    assert ended.exit_code == 0, ended.stderr
+    assert sorted(os.listdir(folder)) == [".lock", "keep=1.json", "keep=1.samples.jsonl.gz"]
 
 
 def test_gather_goes_on_past_damaged_files(tmp_path: Path) -> None:
@@ -340,6 +576,7 @@ def test_differences_are_taken_on_what_both_have(tmp_path: Path, manifest: Path,
     result = read(base.file)
     lines = [{**line, "output": text} for line, text in zip(read_samples(base.file), reversed(texts), strict=True)]
     del result["samples"]
+    result |= {"n": 3, "failed": ["the last row"]}
     results.write(base, result, lines[:3])  # the baseline lacks the last row, and said something
     pool.file.unlink()
     evaluate.evaluate(tiny, task, ["pool@keep=1/2"], out, max_new_tokens=3, device="cpu")

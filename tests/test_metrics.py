@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import os
+import re
+import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewhertz import metrics
-from fewhertz.metrics import METRICS, Metric, interval, matches, paired
+from fewhertz import metrics, results
+from fewhertz.cider import cider_d
+from fewhertz.metrics import METRICS, Metric, Unavailable, interval, matches, paired
 
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 ANNOTATIONS = Path(__file__).resolve().parents[1] / "../shared/data/annotations"
 
 
@@ -116,6 +125,54 @@ def test_cider_is_that_of_the_reference_implementation() -> None:
     assert scored(Untokenised(), references, outputs) == pytest.approx(2.5759014911864084, abs=1e-12)
 
 
+def test_cider_is_that_of_pycocoevalcap() -> None:
+    """Values that pycocoevalcap 1.2 gave, an independent implementation by the metric's authors' colleagues."""
+    references = [
+        ["a dog barks twice", "barking of a dog", "a dog barks"],
+        ["rain falls on a roof and a dog barks"],
+        ["wind blows", "the wind is blowing hard in the trees", "strong wind"],
+        ["a cow moos"],
+    ]
+    outputs = ["a dog barks and barks", "rain falls on a roof", "wind blows in the trees in the trees", "a"]
+    wanted = [1.7625734990281385, 5.8211406111794055, 1.2421776125063122, 0.3433435478063257]
+    assert cider_d(references, outputs) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_cider_of_real_captions_is_that_of_pycocoevalcap() -> None:
+    file = ANNOTATIONS / "audiocaps_v1_val.csv"
+    if not file.exists():
+        pytest.skip("no ../shared/data")
+    clips: dict[str, list[str]] = {}
+    with file.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            clips.setdefault(row["youtube_id"], []).append(row["caption"])
+    several = [texts for texts in clips.values() if len(texts) == 5]
+    said = [texts[0] for texts in several]
+    for i, text in enumerate(said):  # one in three is too long, others are empty or a word
+        said[i] = (
+            f"{text} and then {text}" if i % 3 == 0 else "" if i % 7 == 0 else text.split()[0] if i % 5 == 0 else text
+        )
+    stats = METRICS["cider"].measure([texts[1:] for texts in several], said)
+    wanted = [5.8034918733779094e-08, 0.838011417681966, 0.609690913746075, 0.036432906417084125, 0.5319798514584955]
+    wanted += [0.002250999305864113, 0.1525397511763866, 0.0]
+    assert len(stats) == 495 and stats[:8, 0] == pytest.approx(wanted, abs=1e-12)
+    assert METRICS["cider"].score(stats) == pytest.approx(0.5400402049928309, abs=1e-12)
+
+
+def test_cider_is_to_the_digit_what_published_results_have() -> None:
+    """Those were measured by pycocoevalcap."""
+    files = sorted((RESULTS / "describe-test" / "pocket").glob("*.json"))[::12]
+    assert len(files) >= 3
+    for file in files:
+        lines = results.read_samples(file)
+        stats = METRICS["cider"].measure([line["references"] for line in lines], [line["output"] for line in lines])
+        assert [round(float(value), 6) for value in stats[:, 0]] == [line["scores"]["cider"] for line in lines]
+        published = results.read(file)["scores"]["cider"]
+        groups = [line["group"] for line in lines]
+        assert round(METRICS["cider"].score(stats), 6) == published["score"]
+        assert [round(end, 6) for end in interval(METRICS["cider"], stats, groups)] == published["interval"]
+
+
 def test_cider_by_hand() -> None:
     cider = METRICS["cider"]
     stats = cider.measure([["a dog barks"], ["rain falls"]], ["A dog barks.", "wind"])
@@ -179,6 +236,10 @@ def test_each_mmau_answer_is_right_and_each_other_choice_wrong() -> None:
 
 
 def test_sentence_embeddings_are_the_published_ones() -> None:
+    try:
+        metrics.METRICS["meaning"].signature()
+    except Unavailable as error:
+        pytest.skip(str(error))
     # the quick start of sbert.net, all-MiniLM-L6-v2
     texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
     vectors = metrics.embed(texts, batch_size=2)
@@ -192,11 +253,116 @@ def test_sentence_embeddings_are_the_published_ones() -> None:
     options = [["A dog", "A car"], ["A dog", "A car"], ["A dog", "A car"]]
     stats = nearest.measure([["A dog"]] * 3, ["a puppy is barking", "an automobile engine", ""], options)
     assert stats[:, 0].tolist() == [1, 0, 0]
+
+
+WORDS = [
+    "a",
+    "dog",
+    "barks",
+    "rain",
+    "falls",
+    "wind",
+    "blows",
+    "in",
+    "the",
+    "trees",
+    "small",
+    "and",
+    "some",
+    "puppy",
+    "car",
+    "##s",
+    "##ing",
+]
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence encoder of the same class as all-MiniLM-L6-v2, small and random."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert")
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    words = BertWordPieceTokenizer(vocab={word: i for i, word in enumerate([*special.values(), *WORDS])})
+    PreTrainedTokenizerFast(tokenizer_object=words._tokenizer, **special).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(
+        vocab_size=len(special) + len(WORDS), max_position_embeddings=300, initializer_range=0.5, **sizes
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def small_encoder(bert: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of the published one, whose weights tests don't need."""
+    monkeypatch.setattr(metrics, "_encoder_folder", lambda: bert)
+    metrics._embed_again.cache_clear()
+    yield bert
+    metrics._embed_again.cache_clear()
+
+
+def test_sentence_embeddings_are_means_of_unit_length(small_encoder: Path) -> None:
+    from transformers import BertModel
+
+    texts = ["a dog barks", "rain", "the wind blows in the trees and rain falls", "Rain", "dog " * 400, ""]
+    vectors = metrics.embed(texts, batch_size=4)
+    assert vectors.shape == (6, 16) and np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(6), abs=1e-6)
+    model = BertModel.from_pretrained(small_encoder).eval()
+    place = {word: 4 + i for i, word in enumerate(WORDS)}
+    for text, vector in zip(texts, vectors, strict=True):  # one by one, without padding, by hand
+        ids = [2, *(place[word] for word in text.lower().split()[:254]), 3]  # 256 word pieces, two of them marks
+        with torch.inference_mode():
+            states = model(input_ids=torch.tensor([ids])).last_hidden_state[0].double().numpy()
+        mean = sum(states) / len(ids)
+        assert vector == pytest.approx(mean / math.sqrt(sum(mean**2)), abs=1e-5)
+    assert np.abs(vectors[1] - vectors[3]).max() < 1e-6 and np.abs(vectors[0] - vectors[1]).max() > 0.05
+
+
+def test_meaning_and_nearest_are_cosines_of_embeddings(small_encoder: Path) -> None:
+    texts = ["a dog barks", "rain falls", "wind blows in the trees"]
+    one, two, three = metrics.embed(texts).astype(float)
+    stats = METRICS["meaning"].measure([[texts[0]], [texts[1], texts[2]], [texts[0]]], [texts[1], texts[2], "  "])
+    assert stats[:, 0].tolist() == pytest.approx([one @ two, 1, 0], abs=1e-6)
+    nearest = METRICS["accuracy-nearest"]
+    options = [texts[:2]] * 3
+    right = texts[int(three @ two > three @ one)]
+    stats = nearest.measure([[right], [texts[0]], [texts[0]]], [texts[2], texts[0], ""], options)
+    assert stats[:, 0].tolist() == [1, 1, 0]
     with pytest.raises(ValueError, match="row 0: nearest option of a question without choices"):
         nearest.measure([["yes"]], ["yes"])
 
 
+def test_an_encoder_that_cannot_be_had_says_how_to_get_it(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = r"hf download sentence-transformers/all-MiniLM-L6-v2 --revision [0-9a-f]{40}\), or .* FEWHERTZ_MINILM$"
+    for folder, why in [
+        (bert, r"model\.safetensors is not the published one"),
+        (tmp_path, r"has no model\.safetensors"),
+    ]:
+        monkeypatch.setenv("FEWHERTZ_MINILM", str(folder))
+        with pytest.raises(Unavailable, match=rf"cannot be had \({folder}.*{why}\): .*{how}"):
+            METRICS["meaning"].signature()
+    code = "from fewhertz.metrics import METRICS\nMETRICS['accuracy-nearest'].signature()"
+    own = {name: value for name, value in os.environ.items() if name != "FEWHERTZ_MINILM"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=own | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 1 and re.search(
+        rf"Unavailable: .*neither from the Hub nor from its cache: .*{how}", last
+    )
+
+
 @pytest.mark.parametrize("name", ["wer", "cer", "bleu", "chrf", "cider", "accuracy", "meaning"])
+@pytest.mark.usefixtures("small_encoder")
 def test_every_metric_takes_empty_outputs_and_refuses_empty_references(name: str) -> None:
     metric = METRICS[name]
     stats = metric.measure([["a small dog"], ["wind and some rain"]], ["", "wind and some rain"])
@@ -225,6 +391,26 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(ImportError, match=r"jiwer is not installed: pip install 'fewhertz\[eval\]'"):
         METRICS["wer"].measure([["a"]], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("module", "ask"),
+    [
+        ("jiwer", lambda: METRICS["wer"].signature()),
+        ("whisper_normalizer", lambda: replace(METRICS["cer"], normaliser="whisper-basic").signature()),
+        ("sacrebleu", lambda: METRICS["bleu"].signature()),
+    ],
+)
+def test_a_package_without_module_or_metadata_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, module: str, ask: Callable[[], str]
+) -> None:
+    def gone(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(metrics, "version", gone)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"^{module} is not installed: pip install 'fewhertz\[eval\]'$"):
+        ask()
 
 
 def test_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:

@@ -451,6 +451,7 @@ def test_shares_are_of_known_kinds() -> None:
         train.share("songs=1")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine of one core
 def test_a_loader_keeps_the_order_of_rounds() -> None:
     class Numbers:
         mix_from = 10

@@ -24,9 +24,15 @@ def bench() -> ModuleType:
     return benches.load("prefill")
 
 
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    """Whatever the machine's CPU would be given."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess, dict[str, Any]]:
-    flags = ["--threads=1", "--budget=100000"]  # however slow the machine is
+def ran(tmp_path_factory: pytest.TempPathFactory, dtype: str) -> tuple[subprocess.CompletedProcess, dict[str, Any]]:
+    flags = [f"--dtype={dtype}", "--threads=1", "--budget=100000"]  # however slow the machine is
     flags += [f"--method={method}" for method in METHODS]
     return benches.quick("prefill", tmp_path_factory.mktemp("prefill") / "new" / "prefill.json", *flags)
 
@@ -38,7 +44,7 @@ def test_every_case_method_and_keep_has_a_row(bench: ModuleType, ran: tuple) -> 
     assert len(rows) == len(ran[1]["rows"]) and ran[1]["left_out"] == []
 
 
-def test_tokens_and_bytes_are_exact(bench: ModuleType, ran: tuple) -> None:
+def test_tokens_and_bytes_are_exact(bench: ModuleType, ran: tuple, dtype: str) -> None:
     size = bench.QUICK
     clip = size["audio"]["max_source_positions"] // 2
     for row in ran[1]["rows"]:
@@ -46,7 +52,7 @@ def test_tokens_and_bytes_are_exact(bench: ModuleType, ran: tuple) -> None:
         assert row["audio_tokens"] == row["clips"] * kept
         around = bench.TEXT_BEFORE + row["clips"] * bench.TEXT_PER_CLIP + bench.TEXT_AFTER
         assert row["prompt_tokens"] == around + row["audio_tokens"]
-        each = 2 * size["text"]["num_hidden_layers"] * size["text"]["hidden_size"] * 4  # float32, a head each
+        each = 2 * size["text"]["num_hidden_layers"] * size["text"]["hidden_size"] * getattr(torch, dtype).itemsize
         assert row["kv_bytes"] == each * row["batch"] * row["prompt_tokens"]
 
 
@@ -73,19 +79,37 @@ def test_ratios_follow_from_the_rows(bench: ModuleType, ran: tuple) -> None:
         assert row["peak_bytes"] is None or row["peak_bytes"] > 0
 
 
-def test_the_result_says_what_ran(bench: ModuleType, ran: tuple) -> None:
+def test_the_result_says_what_ran(bench: ModuleType, ran: tuple, dtype: str) -> None:
     run, result = ran
     asked = result["configuration"]
     assert result["quick"] is True and asked["device"] == "cpu" and asked["attention"] == "sdpa"
     assert asked["whole"] == {"text": bench.TEXT_7B, "audio": bench.AUDIO_7B}
-    assert asked["dtype"] == ("bfloat16" if bench.has_bfloat16() else "float32")
+    assert asked["dtype"] == dtype
+    assert any("float32 for bfloat16" in text for text in result["reduced"]) is (dtype == "float32")
     assert result["environment"]["threads"] == 1
     assert {"cpu", "gpu", "torch", "transformers", "fewhertz", "commit"} <= set(result["environment"])
     assert "text num_hidden_layers: 2 for 32" in result["reduced"]
     assert "reduced: text num_hidden_layers: 2 for 32" in run.stdout
     assert "quick: tiny shapes" in run.stdout and "arXiv 2511.14293" in run.stdout
     assert "1 × 30 s, batch 1: round 2 of 2" in run.stderr
-    assert result["bars"] == bench.bars(result["rows"], 2 * 2 * 64 * 4)
+    assert result["bars"] == bench.bars(result["rows"], 2 * 2 * 64 * getattr(torch, dtype).itemsize)
+
+
+@pytest.mark.parametrize(
+    ("flags", "picked"),
+    [
+        ("fpu avx2 avx512f avx512_bf16 amx_tile", True),
+        ("fp asimd bf16 i8mm", True),  # Arm's name
+        ("fpu avx2 avx512f avx512_vnni", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_is_picked_by_the_flags_of_the_cpu(
+    bench: ModuleType, tmp_path: Path, flags: str, picked: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n", "utf-8")
+    assert bench.has_bfloat16(tmp_path / "cpuinfo") is picked
+    assert not bench.has_bfloat16(tmp_path / "none")  # no such file: not on Linux
 
 
 @pytest.mark.parametrize(
@@ -94,6 +118,7 @@ def test_the_result_says_what_ran(bench: ModuleType, ran: tuple) -> None:
         ("--method=nothing", "no method named 'nothing'"),
         ("--method=unseg", "unseg takes no budget"),
         ("--device=tpu", "--device is cpu"),
+        ("--dtype=int8", "--dtype is bfloat16 or float32"),
     ],
 )
 def test_bad_usage_is_told_before_any_work(bench: ModuleType, tmp_path: Path, argument: str, said: str) -> None:

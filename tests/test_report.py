@@ -73,6 +73,7 @@ def write_cell(
         for row in range(n)
     ]
     result |= {"task": task, "model": model, "method": spec, "metric": metric, "scores": {metric: one}, "n": len(lines)}
+    result["identity"] |= {"rows": len(lines) + len(more.get("failed", result["failed"]))}
     result["rate_hz"] = {"before": 25.0, "after": round(25 * kept, 4)}
     result["audio_tokens"] = {"before": 1200, "after": round(1200 * kept)}
     place = cell(root, task, model, spec)
@@ -299,17 +300,18 @@ def test_higher_is_better_and_nothing_is_invented(real: Path, tmp_path: Path) ->
     write_cell(real, root, "pool@keep=1/2", 80, metric="bleu", higher=True, lines=some, hardware=other)
     write_cell(real, root, "pool@keep=1/4", 85, metric="bleu", higher=True, lines=some, failed=["row 7: <gone>"])
     write_cell(real, root, "stride@keep=1/4", 70, metric="bleu", higher=True, lines=some, batch_size=8)
-    write_cell(real, root, "x@keep=1/4", 60, metric="bleu", higher=True, lines=some, identity={"rows": 1})
+    fewer = {"identity": {"rows": 2}, "failed": []}
+    write_cell(real, root, "x@keep=1/4", 60, metric="bleu", higher=True, lines=some[1:], **fewer)
     assert fewhertz_("report", root, "--out", page).exit_code == 0
     text = page.read_text("utf-8")
     rows = {
         name.replace("<wbr>", ""): re.findall(r"<td>(.*?)</td>", row)
         for name, row in re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', text)
     }
-    assert [rows[name][4] for name in rows] == ["100 %", "–", "100 %", "–", "100 %"]  # prefill
+    assert [rows[name][4] for name in rows] == ["100 %", "–", "100 %", "–", "–"]  # prefill
     assert list(rows) == [BASELINE, "pool@keep=1/2", "pool@keep=1/4", "stride@keep=1/4", "x@keep=1/4"]
     assert rows["pool@keep=1/4"][-1] == "1" and "row 7: &lt;gone&gt; (in 1 of 5 results)" in text
-    assert "higher is better" in text and "Not comparable: x@keep=1/4 has another rows (3, now 1)" in text
+    assert "higher is better" in text and "Not comparable: x@keep=1/4 has another rows (3, now 2)" in text
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
     worst = data["cells"][0]["worst"]
     assert [line[0] for line in worst] == ["2", "1"]
@@ -334,7 +336,7 @@ def test_damaged_files_are_listed_and_the_rest_goes_on(real: Path, tmp_path: Pat
     for words in (
         "pool@keep=1%2F2.json is damaged",
         "pool@keep=1%2F3.json is damaged",
-        "pool@keep=1%2F4.samples.jsonl.gz is damaged",
+        "pool@keep=1%2F4.samples.jsonl.gz is missing",
         f"{lonely.parent} has no result of the baseline keep=1",
     ):
         assert words in ended.stderr and words in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import soundfile
 import fewhertz.tasks  # noqa: F401  (fills TASKS)
 from fewhertz import audio, metrics
 from fewhertz.pocket import path
+from fewhertz.tasks import base, manifest
 from fewhertz.tasks.base import TASKS, Failed, Sample, Task, spoken
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
@@ -223,6 +225,7 @@ def test_bad_rows_are_named_and_the_rest_goes_on(wav: Path, tmp_path: Path) -> N
             {**a, "id": "first"},
             '{"audio": "half',
             {"audio": str(wav), "sentence": "x"},
+            {"audio": "x" * 5000 + ".wav", "text": "one"},
             {"audio": "gone.wav", "text": "one"},
             {**a, "text": " "},
             {**a, "text": 3},
@@ -234,29 +237,66 @@ def test_bad_rows_are_named_and_the_rest_goes_on(wav: Path, tmp_path: Path) -> N
         ],
     )
     rows = TASKS["manifest"](data=file).samples()
-    assert [row.row for row in rows] == list(range(11))
+    assert [row.row for row in rows] == list(range(12))
     assert [row.id for row in rows if isinstance(row, Sample)] == ["first", "last"]
     errors = {row.row + 1: row.error for row in rows if isinstance(row, Failed)}
     for row, words in {
         2: "is not JSON",
         3: "no column 'text'; it has audio, sentence",
-        4: "gone.wav: no such file",
-        5: "its reference is empty",
-        6: "'text' is a list of texts, got 3",
-        7: "its id 'first' is that of row 1 too",
-        8: "'audio' is the name of a file, got 5",
-        9: "is not a JSON object",
-        10: "it asks to describe, rows before it to transcribe",
+        4: "xxx…: File name too long",
+        5: "gone.wav: no such file",
+        6: "its reference is empty",
+        7: "'text' is a list of texts, got 3",
+        8: "its id 'first' is that of row 1 too",
+        9: "'audio' is the name of a file, got 5",
+        10: "is not a JSON object",
+        11: "it asks to describe, rows before it to transcribe",
     }.items():
         assert errors[row].startswith(f"{file}, row {row}: ") and words in errors[row], errors[row]
+        assert len(errors[row]) < len(file) + 300
+
+
+def test_of_a_long_manifest_no_more_than_the_limit_is_read(
+    wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"audio": str(wav), "text": "one"}] * 2 + [{"audio": str(wav), "captions": ["a"], "lang": "en"}] * 20_000
+    for kind, suffix in (("manifest", "jsonl"), ("commonvoice", "csv")):
+        file = tmp_path / f"long.{suffix}"
+        if suffix == "csv":
+            links = [wav, wav.with_name("b.wav")]
+            links[1].write_bytes(wav.read_bytes())
+            table(file, [{"path": str(link), "sentence": "one", "client_id": "a"} for link in links] * 10_000)
+        else:
+            write(file, rows)
+        read, real = [], base.read
+
+        def counted(*args: object, read: list = read, real: Callable = real) -> tuple:  # type: ignore[type-arg]
+            found, folder = real(*args)
+            return (read.append(1) or row for row in found), folder
+
+        monkeypatch.setattr(base, "read", counted)
+        monkeypatch.setattr(manifest, "read", counted)
+        task = TASKS[kind](data=str(file), limit=2)
+        assert len(good(task)) == 2 and task.metrics()[0].name == "wer" and 2 <= len(read) <= 8
+        monkeypatch.undo()
+    # and what is read comes as it is asked for: after the first lines the file is not looked at
+    with (tmp_path / "long.jsonl").open("ab") as file:
+        file.write(b"\xff\n")
+    assert len(good(TASKS["manifest"](data=str(tmp_path / "long.jsonl"), limit=2))) == 2
 
 
 def test_data_that_cannot_be_read_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gone\.jsonl: no such file"):
         TASKS["manifest"](data=str(tmp_path / "gone.jsonl")).samples()
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "\xff"}\n')
-    with pytest.raises(ValueError, match="is not UTF-8 text"):
+    with pytest.raises(ValueError, match=r"is not UTF-8 text .* at byte 10"):
         TASKS["manifest"](data=str(tmp_path / "x.jsonl")).samples()
+    (tmp_path / "x.csv").write_bytes(b"path,sentence\na.wav,\xff\n")
+    with pytest.raises(ValueError, match=r"x\.csv is not UTF-8 text"):
+        TASKS["commonvoice"](data=str(tmp_path / "x.csv")).samples()
+    (tmp_path / "x.csv").write_text(f"path,sentence\na.wav,{'x' * 200_000}\n", "utf-8")
+    with pytest.raises(ValueError, match=r"x\.csv, line 1: field larger than field limit"):
+        TASKS["commonvoice"](data=str(tmp_path / "x.csv")).samples()
     with pytest.raises(ValueError, match="no row has answer, captions, translation, text; its first row has audio"):
         TASKS["manifest"](data=write(tmp_path / "y.jsonl", [{"audio": "a.wav"}])).samples()
     with pytest.raises(ValueError, match="no row is a JSON object"):

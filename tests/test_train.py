@@ -257,9 +257,13 @@ def test_killed_and_resumed_is_as_never_interrupted(
     process.stderr.close()  # type: ignore[union-attr]
     with figures.open("a") as torn:
         torn.write('{"step": 4, "lo')  # as a kill in the middle of a write leaves it
+    parts = [out / f".{adapter.WEIGHTS}.{process.pid}", out / "training" / f".state.safetensors.{process.pid}"]
+    for part in parts:
+        part.write_bytes(b"half")  # likewise
     told: list[str] = []
     train(tiny, "conv", manifest, out, dev=manifest, say=told.append, **VARIED)
     assert told[0] in ("going on from step 2 of 6", "going on from step 4 of 6")
+    assert not [file for file in out.rglob(".*") if file.name != ".lock"]
     for name in ("loss", "dev_loss", "lr"):
         assert metrics(out, name) == pytest.approx(metrics(done[0], name), abs=1e-6)
     for name, one in weights(done[0]).items():
@@ -681,7 +685,7 @@ def test_a_full_disk_stops_and_leaves_the_last_checkpoint(tiny: Path, manifest: 
             train(tiny, "pool@keep=1/2", manifest, out, **settings)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not [name for name in os.listdir(out) + os.listdir(out / "training") if name.startswith(".")]
+    assert [name for name in os.listdir(out) + os.listdir(out / "training") if name.startswith(".")] == [".lock"]
     assert intact(tiny, out, manifest.with_name("0.wav"))
     told: list[str] = []
     train(tiny, "pool@keep=1/2", manifest, out, say=told.append, **settings)  # with room again
@@ -691,12 +695,28 @@ def test_a_full_disk_stops_and_leaves_the_last_checkpoint(tiny: Path, manifest: 
         torch.testing.assert_close(weights(out)[name], one, rtol=0, atol=1e-6)
 
 
+def test_two_trainings_in_one_directory(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    with (
+        results.held([tmp_path / "training"]),
+        pytest.raises(ValueError, match=rf"training is in use by process {os.getpid()} on .* since 2"),
+    ):
+        train(tiny, "pool@keep=1/2", manifest, tmp_path, steps=1, **CPU)
+    assert not (tmp_path / adapter.CONFIG).exists()
+    assert train(tiny, "pool@keep=1/2", manifest, tmp_path, steps=1, **CPU).step == 1
+
+
 def test_another_training_is_not_overwritten(tiny: Path, manifest: Path, trained: Path) -> None:
     kept = weights(trained)
     with pytest.raises(ValueError, match=r"holds a training with another lr \(0\.005, now 0\.1\): remove it"):
         train(tiny, "conv", manifest, trained, dev=manifest, **VARIED | {"lr": 0.1})
     with pytest.raises(ValueError, match="holds a training with another data_sha256"):
         train(tiny, "conv", manifest, trained, **VARIED)
+    noisy = manifest.parent / "noisy"  # the same texts and ids, other audio
+    shutil.copytree(manifest.parent, noisy, ignore=shutil.ignore_patterns("noisy"))
+    shutil.copyfile(noisy / "1.wav", noisy / "2.wav")
+    with pytest.raises(ValueError, match="holds a training with another audio_sha256") as error:
+        train(tiny, "conv", noisy / manifest.name, trained, dev=noisy / manifest.name, **VARIED)
+    assert str(manifest) in str(error.value) and str(noisy) in str(error.value)
     state = trained / "training" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"state\.safetensors is damaged: remove .* and begin anew"):

@@ -175,7 +175,8 @@ def batch(
     answered = [record for record in kept if "text" in record]
     failed = [record for record in kept if "text" not in record]
     for name, lines in (("outputs", answered), ("errors", failed)):
-        replace(out / f"{name}.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines).encode())
+        text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines)
+        replace(out / f"{name}.jsonl", text.encode("utf-8", "backslashreplace"))
     return Done(len(answered), len(failed), heard / 3600, time.monotonic() - began)
 
 

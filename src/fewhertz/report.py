@@ -129,12 +129,14 @@ def _notes(group: Group) -> str:
         notes.append(f"{BASELINE} has no result here: no baseline, no differences, no regressions.")
     first = group.whole[0]
     for cell in group.whole[1:]:
-        if cell.measured != first.measured:
+        if results.differing(first.measured, cell.measured):
             differs = results.differs(first.measured, cell.measured)
             notes.append(f"Not comparable: {cell.spec} has {differs}; {first.spec} is the first of these.")
         for name, score in cell.scores.items():
             if name in first.scores and score.signature != (old := first.scores[name].signature):
                 notes.append(f"Not comparable: {name} of {cell.spec} is {score.signature}, of {first.spec} {old}.")
+    absent = {name: why for cell in group.whole for name, why in cell.absent.items()}
+    notes += [f"{name} is not measured everywhere: {why}" for name, why in absent.items()]
     told = f'<div class="wrong">{_list(notes)}</div>' if notes else ""
     errors: dict[str, int] = {}
     for cell in group.whole:

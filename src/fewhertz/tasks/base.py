@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -71,6 +71,7 @@ class Task:
         audio: folder of the audio files; `None`: paths are relative to the file that names them.
         ask: what to ask instead of the task's own prompt; `None`: that one.
         normaliser: name of what makes texts comparable (`metrics.normaliser`); `None`: the task's own.
+        limit: rows of the data, its first ones; the others are not read. `None`: all.
     """
 
     data: str | None = None
@@ -79,6 +80,7 @@ class Task:
     audio: Path | None = None
     ask: str | None = None
     normaliser: str | None = None
+    limit: int | None = None
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised where a change makes old results not comparable
@@ -137,7 +139,7 @@ class Task:
         raise ValueError(f"{self.name} is on no hub: name its file or directory, --data … (see {type(self).__name__})")
 
     def samples(self) -> list[Sample | Failed]:
-        """All rows in order: what can be asked, and what cannot.
+        """All rows in order, or the first `limit`: what can be asked, and what cannot.
 
         Raises:
             ValueError: where the data cannot be read at all.
@@ -148,7 +150,7 @@ class Task:
         found: list[Sample | Failed] = []
         seen: dict[str, int] = {}
         metric = self.metrics()[0]
-        for index, row in enumerate(self.merged(rows)):
+        for index, row in enumerate(itertools.islice(self.merged(rows), self.limit)):
             name = None
             try:
                 if isinstance(row, ValueError):
@@ -222,7 +224,11 @@ def sound(value: Any, base: Path | None) -> Sound:
     if not isinstance(value, str) or not value:
         raise ValueError(f"'audio' is the name of a file, got {value!r:.60}")
     file = (base or Path()) / value
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except OSError as error:  # a name of thousands of characters, a folder that may not be looked into
+        raise AudioError(f"{file!s:.200}{'…' * (len(str(file)) > 200)}: {error.strerror}") from None
+    if not there:
         raise AudioError(f"{file}: no such file")
     return file
 
@@ -279,17 +285,21 @@ def read(where: str, subset: str | None, split: str) -> tuple[Iterator[Row | Val
     return _dataset(where, subset, split), None
 
 
-def _decoded(file: Path) -> str:
-    try:
-        return file.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start:,})") from None
+def _not_utf8(file: Path, error: UnicodeDecodeError, at: int = 0) -> ValueError:
+    return ValueError(f"{file} is not UTF-8 text ({error.reason} at byte {at + error.start:,})")
 
 
 def _jsonl(file: Path) -> Iterator[Row | ValueError]:
-    for line in _decoded(file).split("\n"):  # splitlines would break lines within a text
-        if line.strip():
-            yield _row(line)
+    at = 0
+    with file.open("rb") as lines:
+        for line in lines:  # these end at \n alone: splitlines would break lines within a text
+            try:
+                text = line.decode("utf-8" if at else "utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(file, error, at) from None
+            at += len(line)
+            if text.strip():
+                yield _row(text)
 
 
 def _row(line: str) -> Row | ValueError:
@@ -302,7 +312,9 @@ def _row(line: str) -> Row | ValueError:
 
 def _json(file: Path) -> Iterator[Row | ValueError]:
     try:
-        rows = json.loads(_decoded(file))
+        rows = json.loads(file.read_text("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _not_utf8(file, error) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}") from None
     if not isinstance(rows, list):
@@ -311,10 +323,15 @@ def _json(file: Path) -> Iterator[Row | ValueError]:
 
 
 def _csv(file: Path) -> Iterator[Row | ValueError]:
-    lines = io.StringIO(_decoded(file), newline="")
-    if file.suffix == ".tsv":
-        return iter(csv.DictReader(lines, restkey="", delimiter="\t", quoting=csv.QUOTE_NONE))
-    return iter(csv.DictReader(lines, restkey=""))
+    tabs: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if file.suffix == ".tsv" else {}
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, restkey="", **tabs)
+        try:
+            yield from reader
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8 text ({error.reason} after line {reader.line_num:,})") from None
+        except csv.Error as error:
+            raise ValueError(f"{file}, line {reader.line_num:,}: {error}") from None
 
 
 def _dataset(where: str | Path, subset: str | None, split: str) -> Iterator[Row | ValueError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,8 @@ class Manifest(Task, name="manifest"):
     def _rows(self) -> list[Row]:
         if Path(self.source()).suffix != ".jsonl":
             raise ValueError(f"a manifest is a .jsonl file, got {self.source()}")
-        return [row for row in read(self.source(), None, "")[0] if isinstance(row, dict)]
+        rows = itertools.islice(read(self.source(), None, "")[0], self.limit)
+        return [row for row in rows if isinstance(row, dict)]
 
     @functools.cached_property
     def kind(self) -> str:

@@ -40,7 +40,7 @@ from fewhertz.checkpoint import Checkpoint, load, open_checkpoint
 from fewhertz.families.base import Family
 from fewhertz.method import IDENTITY, Chain, Method, parse
 from fewhertz.metrics import need
-from fewhertz.results import Journal, differs, read_journal, replace
+from fewhertz.results import Journal, clear, differing, differs, held, read_journal, replace
 from fewhertz.run import one_line, request, sample_rate, too_long
 from fewhertz.tasks.base import TASKS, Sample, Task
 from fewhertz.training.data import Ears, Heard, Stream, batch_of, end_of_turn, unlabelled
@@ -117,27 +117,37 @@ def train(
         settings: of `fewhertz.training.Settings`.
 
     Raises:
-        ValueError: where the model, the method, the data or a setting cannot be used, or `out` holds another training.
+        ValueError: where the model, the method, the data or a setting cannot be used, or `out` holds another training,
+            or another process trains there.
         Stopped: where training cannot go on, such as by a loss that is no number or a full disk.
         ImportError: where a package of the `train` extra is missing.
 
     Example:
         >>> fewhertz.train("pocket", "pool@keep=1/3", "train.jsonl", "adapter", dev="dev.jsonl", steps=500)
     """
-    chosen = Settings(**settings)
+    chosen, folder = Settings(**settings), Path(out)
     need("peft", "train")
     if os.environ.get("RANK", "0") != "0":  # the first of several processes tells for all
         say = lambda _: None  # noqa: E731
     checkpoint = open_checkpoint(model)
     methods = _methods(checkpoint, method, chosen)
     labelled = chosen.objective == "labels"
-    learning, left_out = _samples(_tasks(task), checkpoint.family, labelled)
-    judging, bad = _samples(_tasks(dev), checkpoint.family, labelled) if dev else ([], [])
+    taught, tried = _tasks(task), _tasks(dev) if dev else []
+    learning, left_out = _samples(taught, checkpoint.family, labelled)
+    judging, bad = _samples(tried, checkpoint.family, labelled) if dev else ([], [])
     for line in (left_out := left_out + bad):
         say(f"left out: {line}")
+    if (folder / adapter.CONFIG).exists() and not (folder / "training").exists():
+        raise ValueError(f"{folder} holds an adapter and no training to go on with: name another directory")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        run = _Run(model, checkpoint, methods, learning, judging, Path(out), chosen, device, dtype, say)
-        return dataclasses.replace(run(), left_out=left_out)
+        sources = [one.source() for one in taught + tried]
+        # one process holds for all that accelerate has started
+        first = os.environ.get("RANK", "0") == "0"
+        with held([folder / "training"]) if first else nullcontext():
+            if first:
+                clear(folder)
+            run = _Run(model, checkpoint, methods, learning, judging, sources, folder, chosen, device, dtype, say)
+            return dataclasses.replace(run(), left_out=left_out)
 
 
 def _tasks(given: Task | str | Path | Sequence[Task | str | Path]) -> list[Task]:
@@ -204,6 +214,7 @@ class _Run:
         methods: list[Method],
         learning: list[tuple[Sample, float]],
         judging: list[tuple[Sample, float]],
+        sources: list[str],
         out: Path,
         settings: Settings,
         device: str | None,
@@ -211,7 +222,7 @@ class _Run:
         say: Callable[[str], None],
     ) -> None:
         self.began = self.drawn = time.monotonic()
-        self.say, self.base = say, str(model)
+        self.say, self.base, self.sources = say, str(model), sources
         self.out, self.folder, self.settings = out, out / "training", settings
         self.samples, self.seconds = [one for one, _ in learning + judging], [s for _, s in learning + judging]
         self.dev = range(len(learning), len(self.samples))
@@ -242,7 +253,7 @@ class _Run:
 
     def _identity(self, checkpoint: Checkpoint, dtype: str | None) -> dict[str, Any]:
         """All that the result depends on."""
-        from fewhertz.evaluate import weights_sha256
+        from fewhertz.evaluate import audio_sha256, weights_sha256
 
         asked = [[one.id, one.references, one.prompt] for one in self.samples]
         chosen = {name: value for name, value in dataclasses.asdict(self.settings).items() if name not in HOW}
@@ -250,6 +261,8 @@ class _Run:
             "methods": [one.spec for one in self.asked],
             "base_sha256": weights_sha256(checkpoint),
             "data_sha256": hashlib.sha256(json.dumps([asked, len(self.dev)]).encode()).hexdigest(),
+            "audio_sha256": audio_sha256(self.samples),
+            "path": ", ".join(self.sources),
             "dtype": dtype or "the checkpoint's own",
         }
 
@@ -505,8 +518,6 @@ class _Run:
         from safetensors import SafetensorError, safe_open
 
         if not self._state.exists():
-            if (self.out / adapter.CONFIG).exists() and not self.folder.exists():
-                raise ValueError(f"{self.out} holds an adapter and no training to go on with: name another directory")
             return None
         try:
             with safe_open(self._state, "pt") as file:
@@ -514,7 +525,7 @@ class _Run:
             found = state["step"], state["best_step"], float(state["best"]), state["seconds"], float(state["loss"])
         except (SafetensorError, ValueError, KeyError, TypeError):
             raise ValueError(f"{self._state} is damaged: remove {self.folder} and begin anew") from None
-        if state["identity"] != self.identity:
+        if differing(state["identity"], self.identity):
             told = differs(state["identity"], self.identity)
             raise ValueError(f"{self.out} holds a training with {told}: remove it, or name another directory")
         return found
