@@ -432,7 +432,8 @@ def draw(result: dict[str, Any], out: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    names = [name for name, model in result["models"].items() if model["rows"]]  # others had no time left
+    # others had no time left
+    names = [name for name, model in result["models"].items() if model["rows"]] or list(result["models"])
     figure = Figure(figsize=(1.5 + 4.5 * len(names), 4.6), layout="constrained", dpi=150)
     axes = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     styles = {"prefill": "-", "first_token": "--", "decode_device": ":"}

@@ -599,7 +599,10 @@ def checked(methods: list[str], device: str) -> list[Method]:
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise typer.BadParameter(f"--device is cpu, or cuda where there is a GPU; got {device!r}")
     try:
-        return [at_keep(fewhertz.parse(method), "1") for method in methods]
+        asked = [fewhertz.parse(method, "1") for method in methods]
+        if free := [method.name for method in asked if not method.fixed_budget]:
+            raise ValueError(f"{free[0]} takes no budget: its count follows the content of the audio")
+        return asked
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(f"--method is one of fixed budget, without it: {error}") from error
 

@@ -55,10 +55,10 @@ def retold() -> Iterator[None]:
     """While it lasts, `ward-told` is told as its parameters say."""
     plain: Any = attach.tell
 
-    def tell(method: Any, positions: Tensor, clips: Any, plans: Any, trim: Any) -> Any:
+    def tell(method: Any, positions: Tensor, clips: Any, plans: Any, *layout: Any) -> Any:
         if isinstance(method, Told):
             plans = [_Retold(plan.group, plan.m, plan.weight, method.alpha, method.place) for plan in plans]
-        return plain(method, positions, clips, plans, trim)
+        return plain(method, positions, clips, plans, *layout)
 
     attach.tell = tell
     try:

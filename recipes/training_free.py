@@ -42,7 +42,7 @@ from .claims import (
 
 MANIFESTS = REPO / "out"
 OURS = ("optimal", "ward")
-OURS_BEST = parse(RECOMMENDED).name
+OURS_BEST = RECOMMENDED.partition("+")[0]
 PUBLISHED = (
     *("pool", "stride", "segment", "ltbm", "global-merge", "segmentwise", "visionzip", "random"),
     *("a-tome", "fastadasp", "sa-map", "vispruner", "cdpruner", "divprune", "dart", "evs"),

@@ -135,8 +135,8 @@ BAD = {
     "unknown module": ["run", "pocket", "a.wav", "--import", "no_such_module_here"],
     "unknown module file": ["methods", "--import", "no/such/file.py"],
     "memory without unit": ["inspect", "pocket", "30s", "--memory", "24"],
-    "picture of no kind": ["show", "a.wav", "--method", "pool", "--out", "x.jpeg"],
-    "picture in no folder": ["show", "a.wav", "--method", "pool", "--out", "/no/such/folder/x.png"],
+    "picture of no kind": ["show", "a.wav", "--method", "pool@keep=1/2", "--out", "x.jpeg"],
+    "picture in no folder": ["show", "a.wav", "--method", "pool@keep=1/2", "--out", "/no/such/folder/x.png"],
     "compress without method": ["compress", "pocket", "--out", "x"],
     "compress into what is there": ["compress", "pocket", "--method", "pool@keep=1/2", "--out", str(ROOT)],
     "compress into a file": ["compress", "pocket", "--method", "pool@keep=1/2", "--out", __file__],
@@ -174,7 +174,7 @@ def test_pickles_are_refused_by_name(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     done = fewhertz_("run", copy, "a.wav")
     assert done.exit_code == 2 and "pytorch_model.bin" in done.stderr and "pickle" in done.stderr
-    done = fewhertz_("compress", copy, "--method", "pool", "--out", copy / "out")
+    done = fewhertz_("compress", copy, "--method", "pool@keep=1/2", "--out", copy / "out")
     assert done.exit_code == 2 and not (copy / "out").exists()
 
 
@@ -287,7 +287,7 @@ def test_methods() -> None:
     by_name = {row["name"]: row for row in rows}
     assert by_name["ltbm"]["parameters"] == {"window": "0.32s"} and by_name["pool"]["fixed_budget"]
     assert by_name["segmentwise"]["needs"] == ["scores"] and not by_name["unseg"]["fixed_budget"]
-    default = parse(RECOMMENDED)
+    default = parse(RECOMMENDED, "1/2")
     assert [row["name"] for row in rows if row["recommended"]] == [default.name] and default.sizes
     table, markdown = fewhertz_("methods").stdout, fewhertz_("methods", "--markdown").stdout
     marked = [line.split()[0] for line in table.splitlines() if line.split()[1:2] == ["*"]]
@@ -329,13 +329,13 @@ def test_show_writes_a_picture(clips: list[Path], tiny: Path, tmp_path: Path) ->
     done = fewhertz_("show", clips[0], "--method", "stride@keep=1/2", "--out", out, "--model", tiny)
     assert done.exit_code == 0 and done.stdout == f"{out}\n" and "25 → 13 audio tokens" in done.stderr
     assert out.read_bytes()[:4] == b"\x89PNG"
-    missing = fewhertz_("show", tmp_path / "none.wav", "--method", "pool", "--out", out, "--model", tiny)
+    missing = fewhertz_("show", tmp_path / "none.wav", "--method", "pool@keep=1/2", "--out", out, "--model", tiny)
     assert missing.exit_code == 1 and "none.wav" in missing.stderr
 
 
 def test_show_names_the_extra(clips: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    done = fewhertz_("show", clips[0], "--method", "pool", "--out", tmp_path / "x.png")
+    done = fewhertz_("show", clips[0], "--method", "pool@keep=1/2", "--out", tmp_path / "x.png")
     assert done.exit_code == 2 and 'pip install "fewhertz[eval]"' in done.stderr
 
 
@@ -355,7 +355,7 @@ def test_compressed_checkpoint_wears_its_method(clips: list[Path], tmp_path: Pat
         assert torch.equal(model(**inputs).logits, same(**inputs).logits)
     other, _ = fewhertz.load(out, "pool@keep=1/2")
     assert fewhertz.attached(other).asked.spec == "pool@keep=1/2"
-    again = fewhertz_("compress", "pocket", "--method", "pool", "--out", out)
+    again = fewhertz_("compress", "pocket", "--method", "pool@keep=1/2", "--out", out)
     assert again.exit_code == 2 and "not empty" in again.stderr
 
 
@@ -373,7 +373,7 @@ def test_a_copy_that_is_broken_off_leaves_nothing(copy: Path, tmp_path: Path, mo
         raise OSError("No space left on device")
 
     monkeypatch.setattr(checkpoint.shutil, "copyfile", full)
-    done = fewhertz_("compress", copy, "--method", "pool", "--out", tmp_path / "out")
+    done = fewhertz_("compress", copy, "--method", "pool@keep=1/2", "--out", tmp_path / "out")
     assert done.exit_code == 2 and "No space left" in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 

@@ -25,7 +25,7 @@ def tokens(b: int, n: int) -> Tensor:
 
 def trained(taps: int = 9, width: int = WIDTH) -> nn.Module:
     """Weights as if after training."""
-    kernel = Conv(taps=taps).build(width)
+    kernel = Conv(keep=Fraction(1), taps=taps).build(width)
     generator = torch.Generator().manual_seed(taps)
     for weight in kernel.parameters():
         nn.init.normal_(weight, std=0.3, generator=generator)
@@ -40,7 +40,7 @@ def conv(x: Tensor, keep: Fraction, kernel: nn.Module | None) -> Tensor:
 @pytest.mark.parametrize("keep", ("1", "2/3", "1/2", "1/3", "1/6", "1/100"))
 def test_the_first_step_is_pool_to_the_bit(n: int, keep: str) -> None:
     x, clip = tokens(2, n), Clip(RATE)
-    first = conv(x, Fraction(keep), Conv().build(WIDTH))
+    first = conv(x, Fraction(keep), Conv(keep=Fraction(1)).build(WIDTH))
     pooled, plan = parse(f"pool@keep={keep}").forward(x, clip)
     assert torch.equal(first, pooled)
     assert plan is not None
@@ -83,7 +83,7 @@ def test_contract_of_trained_weights(n: int) -> None:
 
 
 def test_gradients_reach_weights_and_tokens_from_the_first_step() -> None:
-    x, kernel = tokens(2, 50).requires_grad_(), Conv().build(WIDTH)
+    x, kernel = tokens(2, 50).requires_grad_(), Conv(keep=Fraction(1)).build(WIDTH)
     conv(x, Fraction(1, 3), kernel).square().sum().backward()
     assert x.grad is not None
     for part in (x.grad, kernel.depthwise.grad, kernel.pointwise.grad):

@@ -300,7 +300,7 @@ def test_nothing_to_run_is_an_error(tiny: Path, manifest: Path, tmp_path: Path) 
     assert cut.exit_code == 1 and "keep=1: no sample could be run, so there is no result" in cut.stderr
     assert not list((tmp_path / "out").rglob("*.json*"))
     for args, words in [
-        (["--method", "pool"], "pool has no budget: give --keep 1/2 1/3"),
+        (["--method", "pool"], "pool has no budget: write pool@keep=1/2 or pool@8Hz, or give eval its --keep"),
         (["--method", "nope", "--keep", "1/2"], "no method named 'nope'"),
         (["--method", "pool", "--keep", "2"], "in (0, 1]"),
         (["--method", "pool@100Hz"], "nothing to compress"),

@@ -70,7 +70,8 @@ def test_any_text_is_a_method_or_a_clear_error(text: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "keep"),
     (
-        ("pool", "1"),
+        ("none", "1"),
+        ("pool@keep=1", "1"),
         ("pool@keep=1/3", "1/3"),
         (" pool@keep=0.5 ", "1/2"),
         ("pool()@keep=0.333", "333/1000"),
@@ -119,17 +120,36 @@ def test_parameters_and_units() -> None:
         ("ltbm(window=nans)", "finite"),
         ("ltbm(window=infs)", "finite"),
         ("random(seed=1.5)", "random's seed is an integer"),
-        ("pool(site=moon)", 'site is "llm" or "encoder"'),
+        ("pool(site=moon)@keep=1/2", 'site is "llm" or "encoder"'),
         ("pool then pool then pool", "a chain composes two methods"),
         ("unseg@keep=1/2", "unseg takes no budget"),
         ("pool@keep=1/2 then unseg", "fixed budget"),
-        ("pool(site=encoder) then pool", "one site"),
+        ("pool(site=encoder)@keep=1/2 then pool@keep=1/2", "one site"),
+        ("ward+time+sizes", "write ward@keep=1/2"),
+        ("pool", "pool has no budget"),
+        ("pool@keep=1/2 then pool", "has no budget"),
+        ("wrad@keep=1/2", "did you mean ward?"),
+        ("pool@keep=" + 100_000 * " " + "1", "at most 1000 characters"),
+        ("x" * 500, "…"),
+        ("pool@keep=" + "1" * 600 + "x", "…"),
     ),
 )
 def test_bad_specs_are_told_in_a_line(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         parse(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_a_grid_gives_the_budget_of_specs_that_have_none() -> None:
+    assert parse("ward+time", "1/3") == parse("ward@keep=1/3+time")
+    assert parse("ward@8Hz+time", "1/3") == parse("ward@8Hz+time")
+    assert parse("unseg", "1/3") == parse("unseg")
+    assert parse("none", "1/3") == parse("none") == parse("pool@keep=1")
+
+
+def test_methods_made_in_python_have_a_budget_too() -> None:
+    with pytest.raises(ValueError, match="pool has no budget"):
+        Pool()
 
 
 def test_what_is_no_spec_is_refused() -> None:

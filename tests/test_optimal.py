@@ -127,6 +127,40 @@ def test_ward_is_within_5_percent_of_optimal_on_speech(site: str, keep: str) -> 
     assert near < others
 
 
+def exact_ward(x: Tensor, m: int) -> float:
+    """The objective of Ward's own algorithm on one clip: the cheapest pair of neighbours joins, one at a time."""
+    unit = torch.nn.functional.normalize(x[0].double(), dim=-1)
+    sums, sizes = [*unit], [1] * len(unit)
+
+    def price(p: int) -> float:
+        a, b = sums[p] / sizes[p], sums[p + 1] / sizes[p + 1]
+        return float(sizes[p] * sizes[p + 1] / (sizes[p] + sizes[p + 1]) * (a - b).square().sum())
+
+    prices = [price(p) for p in range(len(unit) - 1)]
+    lost = 0.0
+    while len(sums) > m:
+        p = min(range(len(prices)), key=prices.__getitem__)
+        lost += prices.pop(p)
+        sums[p], sizes[p] = sums[p] + sums.pop(p + 1), sizes[p] + sizes.pop(p + 1)
+        for near in (p - 1, p):
+            if 0 <= near < len(prices):
+                prices[near] = price(near)
+    return lost
+
+
+@pytest.mark.parametrize("keep", ("3/4", "1/2", "1/3"))
+@pytest.mark.parametrize("site", ("encoder", "llm"))
+def test_ward_loses_what_wards_own_algorithm_loses(site: str, keep: str) -> None:
+    """On speech, and on speech with as much silence in its middle, where joining pairs at once used to go wrong."""
+    for clip in features(site):
+        half = clip.shape[1] // 2
+        quiet = clip[:, :1].expand(1, 2 * half, -1)
+        for x in (clip, torch.cat([clip[:, :half], quiet, clip[:, half:]], 1)):
+            plan = plan_of(f"ward@keep={keep}", x)
+            [ours] = objective(x, plan)
+            assert ours <= 1.03 * exact_ward(x, plan.m) + 1e-3
+
+
 def test_ward_joins_the_cheapest() -> None:
     x = at(0, 10, 50, 55)
     assert groups("ward@keep=3/4", x) == [0, 1, 2, 2]
@@ -151,7 +185,7 @@ def test_ward_takes_few_rounds(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ward, "apart", lambda cost: rounds.append(0) or apart(cost))
     noise = torch.randn(2, 750, 8, generator=torch.Generator().manual_seed(0))
     plan_of("ward@keep=1/3", {"silence": noise * 0, "constant": noise[:, :1].expand_as(noise), "noise": noise}[kind])
-    assert 4 <= len(rounds) <= 20
+    assert 2 <= len(rounds) <= 20
 
 
 def test_ward_is_what_loops_do() -> None:
@@ -168,8 +202,11 @@ def test_ward_is_what_loops_do() -> None:
                 for a, b, u, v in zip(segments, segments[1:], means, means[1:], strict=False)
             ]
             around = [float("inf"), *price, float("inf")]
+            left = len(segments) - m
+            bound = sorted(price)[left - 1]
             minima = [p for p in range(len(price)) if price[p] < around[p] and price[p] < around[p + 2]]
-            joins = (min(len(minima), len(segments) - m) + 1) // 2
+            minima = [p for p in minima if price[p] <= bound]
+            joins = min(len(minima), left)
             for p in sorted(sorted(minima, key=price.__getitem__)[:joins], reverse=True):
                 segments[p : p + 2] = [segments[p] + segments[p + 1]]
         assert plan.group[row].tolist() == [k for k, members in enumerate(segments) for _ in members]
@@ -215,4 +252,4 @@ def test_clips_done_in_parts_are_the_same() -> None:
 @pytest.mark.parametrize("longest", ("0.5", "0", "-1"))
 def test_longest_has_to_leave_room(longest: str) -> None:
     with pytest.raises(ValueError, match=r"^longest is "):
-        parse(f"optimal(longest={longest})")
+        parse(f"optimal(longest={longest})@keep=1/3")

@@ -291,4 +291,4 @@ def test_gradient_reaches_what_stays_and_nothing_else(spec: str) -> None:
 def test_parameters_out_of_range_are_refused(spec: str) -> None:
     name = spec.split("(")[1].split("=")[0]
     with pytest.raises(ValueError, match=f"^{name} is "):
-        parse(spec)
+        parse(spec, "1/2")

@@ -70,7 +70,7 @@ def test_sizes_say_nothing_of_tokens_that_stay(measured: Measured) -> None:
 
 
 def test_the_default_is_of_the_grid_and_told() -> None:
-    method = parse(RECOMMENDED)
+    method = parse(RECOMMENDED, "1/2")
     assert method.name in training_free.CANDIDATES and method.positions == "time" and method.sizes
 
 

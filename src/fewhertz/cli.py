@@ -376,7 +376,7 @@ class _JsonWriter(_Writer):
 def method_rows() -> list[dict[str, Any]]:
     """What there is to know about each method, from the registry."""
     import fewhertz.methods  # noqa: F401
-    from fewhertz.method import METHODS, RECOMMENDED, Method, parse
+    from fewhertz.method import METHODS, RECOMMENDED, Method
 
     common = {f.name: f.default for f in dataclasses.fields(Method)}
     rows = []
@@ -390,7 +390,7 @@ def method_rows() -> list[dict[str, Any]]:
                 "needs": sorted(cls.needs),
                 "parameters": {f.name: f"{f.default}{f.metadata.get('unit', '')}" for f in own},
                 "summary": re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph)[0],
-                "recommended": name == parse(RECOMMENDED).name,
+                "recommended": name == RECOMMENDED.partition("+")[0],
             }
         )
     return rows
@@ -420,7 +420,7 @@ def methods(
     modules: IMPORT = None,
 ) -> None:
     """List the methods: budget, needs, parameters with their defaults. The recommended one is marked."""
-    from fewhertz.method import RECOMMENDED, parse
+    from fewhertz.method import RECOMMENDED
 
     _import(modules)
     if as_json:
@@ -433,7 +433,8 @@ def methods(
             ["method", "budget", "needs", "parameters", "what it does"],
             [[row["name"] + " *" * row["recommended"], *_cells(row, "{}={}"), row["summary"]] for row in method_rows()],
         )
-        print(f"* recommended: {RECOMMENDED}; {parse(RECOMMENDED).name} alone where an engine cannot be told so")
+        name, _, corrections = RECOMMENDED.partition("+")
+        print(f"* recommended: {name}@keep=1/2+{corrections}; {name} alone where an engine has no corrections")
 
 
 def _table(head: list[str], rows: list[list[str]]) -> None:

@@ -57,13 +57,7 @@ def specs(methods: Sequence[str], keeps: Sequence[str | Fraction] = ()) -> list[
     """
     found = [BASELINE]
     for text in methods:
-        method = parse(text)
-        if "@" in text or not method.fixed_budget:
-            several = [method]
-        elif keeps:
-            several = [dataclasses.replace(method, keep=keep) for keep in keeps]  # type: ignore[arg-type]
-        else:
-            raise ValueError(f"{text} has no budget: give --keep 1/2 1/3, or write {text}@keep=1/3")
+        several = [parse(text, keep) for keep in keeps] if keeps else [parse(text)]
         found += [BASELINE if one.keep == 1 else one.spec for one in several]
     return list(dict.fromkeys(found))
 

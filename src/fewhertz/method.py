@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,7 +17,9 @@ from fewhertz.plan import Plan
 
 METHODS: dict[str, type[Method]] = {}
 RECOMMENDED = "ward+time+sizes"  # chosen on dev: docs/training-free.md
-IDENTITY = "pool@keep=1"  # spec of the uncompressed model, where one has to be worn
+NONE = "none"  # spec of the uncompressed model
+IDENTITY = "pool@keep=1"  # the method that `none` is, where a method has to be attached
+LONGEST_SPEC = 1000  # characters: what comes with a request is bounded before it is read
 Positions: TypeAlias = Literal["packed", "time"]
 
 
@@ -48,7 +51,7 @@ def _fraction(value: Any, what: str) -> Fraction:
         # 1/3 as a float is meant as 1/3; no budget needs a finer denominator than this
         return Fraction(value).limit_denominator(1_000_000)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError):
-        raise ValueError(f"{what} must be a number or a fraction such as 1/3, got {value!r}") from None
+        raise ValueError(f"{what} must be a number or a fraction such as 1/3, got {shown(str(value))}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class Method:
     """Base of all methods. A method is a frozen dataclass whose fields are its parameters.
 
     Subclasses name themselves (`class Pool(Method, name="pool")`) and write `assign`; learned ones override `forward`
-    and say in `build` what is trained. The budget is `keep` or `rate`, never both; with neither, everything is kept.
+    and say in `build` what is trained. The budget is `keep` or `rate`, one of them.
 
     Args:
         keep: fraction of audio tokens KEPT, in (0, 1].
@@ -67,7 +70,7 @@ class Method:
         sizes: whether the LLM is told how many tokens a token stands for (fewhertz.present). Likewise.
 
     Raises:
-        ValueError: where a parameter is out of range.
+        ValueError: where there is no budget, or a parameter is out of range.
     """
 
     keep: Fraction | None = None
@@ -96,7 +99,10 @@ class Method:
         if not self.fixed_budget and (self.keep is not None or self.rate is not None):
             raise ValueError(f"{self.name} takes no budget: its count follows the content of the audio")
         if self.fixed_budget and self.keep is None and self.rate is None:
-            object.__setattr__(self, "keep", Fraction(1))
+            raise ValueError(
+                f"{self.name} has no budget: write {self.name}@keep=1/2 or {self.name}@8Hz, or give eval its --keep "
+                f"({NONE}: all tokens)"
+            )
         if self.keep is not None:
             keep = _fraction(self.keep, "keep")
             if not 0 < keep <= 1:
@@ -272,17 +278,27 @@ class Chain(Method):
 
 
 _NOT_IN_BRACKETS = ("keep", "rate", "positions", "sizes")  # a spec writes them behind its parameters
-_SUFFIXES = re.compile(r"(?:\s*\+\s*[A-Za-z]+)+$")
 _SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
 
 
-def parse(spec: str | Method) -> Method:
+def shown(text: str) -> str:
+    """What an error quotes of a text that somebody gave."""
+    return repr(text if len(text) <= 80 else text[:77] + "…")
+
+
+def parse(spec: str | Method, keep: str | Fraction | None = None) -> Method:
     """Turn a spec such as `"ltbm(window=0.32s)@keep=1/3"`, `"pool@8Hz"` or `"A then B"` into a method.
 
-    A spec ends with how the LLM is told of its tokens: `+time` (`positions="time"`) and `+sizes` (`sizes=True`).
+    A spec ends with its corrections: `+time` (`positions="time"`) and `+sizes` (`sizes=True`). `"none"` is the
+    uncompressed model, by a method that keeps everything.
+
+    Args:
+        spec: the spec, or a method, which is returned as it is.
+        keep: the budget of a spec that has none; `None`: such a spec is an error.
 
     Raises:
-        ValueError: where the spec is malformed, the method unknown or a parameter out of range; says what is known.
+        ValueError: where the spec is malformed, too long or without a budget, the method unknown or a parameter out of
+            range; says what is known.
     """
     if isinstance(spec, Method):
         return spec
@@ -290,32 +306,44 @@ def parse(spec: str | Method) -> Method:
         raise ValueError(f'a method is a spec string such as "pool@keep=1/3", got {type(spec).__name__}')
     import fewhertz.methods  # noqa: F401  (fills METHODS; here, since the methods import this module)
 
+    if len(spec) > LONGEST_SPEC:
+        raise ValueError(f"a spec has at most {LONGEST_SPEC} characters, got {len(spec):,}: {shown(spec)}")
     text = spec.strip()
-    if suffixes := _SUFFIXES.search(text):
-        told = re.findall(r"\w+", suffixes[0])
-        for name in told:
+    if text == NONE:
+        text, keep = IDENTITY, None
+    base, *corrections = (part.strip() for part in text.split("+"))
+    if corrections and all(name.isalpha() for name in corrections):
+        for name in corrections:
             if name not in ("time", "sizes"):
-                raise ValueError(f"cannot read +{name} of {spec!r}: a spec ends with +time, +sizes, both or neither")
-        method = parse(text[: suffixes.start()])
-        return method.present("time" if "time" in told else None, "sizes" in told or None)
+                raise ValueError(
+                    f"cannot read +{name} of {shown(spec)}: a spec ends with +time, +sizes, both or neither"
+                )
+        method = parse(base, keep)
+        return method.present("time" if "time" in corrections else None, "sizes" in corrections or None)
 
-    steps = re.split(r"\s+then\s+", text)
+    steps = re.split(r"\sthen\s", text)
     if len(steps) > 2:
-        raise ValueError(f"a chain composes two methods, {spec!r} has {len(steps)}")
+        raise ValueError(f"a chain composes two methods, {shown(spec)} has {len(steps)}")
     if len(steps) == 2:
         return Chain(first=parse(steps[0]), second=parse(steps[1]))
+    steps = [text]
 
     match = _SPEC.fullmatch(steps[0])
     if match is None:
         raise ValueError(
-            f'cannot read {spec!r}: write name(parameter=value)@keep=1/3 or name@8Hz, e.g. "pool@keep=1/3"'
+            f'cannot read {shown(spec)}: write name(parameter=value)@keep=1/3 or name@8Hz, e.g. "pool@keep=1/3"'
         )
     name = match["name"]
     if name not in METHODS:
-        raise ValueError(f"no method named {name!r}; known: {', '.join(sorted(METHODS))} (your own: --import MODULE)")
+        near = difflib.get_close_matches(name, METHODS, 1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        known = ", ".join(sorted(METHODS))
+        raise ValueError(f"no method named {shown(name)}; {guess}known: {known} (your own: --import MODULE)")
     cls = METHODS[name]
     values = _parameters(cls, match["params"] or "")
     values.update(_budget(match["budget"], spec))
+    if keep is not None and match["budget"] is None and cls.fixed_budget:
+        values["keep"] = keep
     return cls(**values)
 
 
@@ -325,7 +353,7 @@ def _parameters(cls: type[Method], text: str) -> dict[str, Any]:
     for item in filter(None, (part.strip() for part in text.split(","))):
         key, equals, raw = (part.strip() for part in item.partition("="))
         if not equals or key not in fields:
-            raise ValueError(f"{cls.name} has no parameter {key!r}; it takes {', '.join(sorted(fields))}")
+            raise ValueError(f"{cls.name} has no parameter {shown(key)}; it takes {', '.join(sorted(fields))}")
         unit = fields[key].metadata.get("unit", "")
         values[key] = _value(raw.removesuffix(unit), fields[key].default, f"{cls.name}'s {key}")
     return values
@@ -337,15 +365,15 @@ def _value(raw: str, default: Any, what: str) -> Any:
         return raw
     if isinstance(default, bool):
         if raw.lower() not in ("true", "false"):
-            raise ValueError(f"{what} is true or false, got {raw!r}")
+            raise ValueError(f"{what} is true or false, got {shown(raw)}")
         return raw.lower() == "true"
     kind = int if isinstance(default, int) else float
     try:
         value = kind(raw)
     except ValueError:
-        raise ValueError(f"{what} is {'an integer' if kind is int else 'a number'}, got {raw!r}") from None
+        raise ValueError(f"{what} is {'an integer' if kind is int else 'a number'}, got {shown(raw)}") from None
     if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(f"{what} is a finite number, got {raw!r}")
+        raise ValueError(f"{what} is a finite number, got {shown(raw)}")
     return value
 
 
@@ -357,4 +385,4 @@ def _budget(text: str | None, spec: str) -> dict[str, str]:
         return {"keep": text.removeprefix("keep=").strip()}
     if text.lower().endswith("hz"):
         return {"rate": text[:-2].strip()}
-    raise ValueError(f"cannot read the budget of {spec!r}: write @keep=1/3 or @8Hz")
+    raise ValueError(f"cannot read the budget of {shown(spec)}: write @keep=1/3 or @8Hz")

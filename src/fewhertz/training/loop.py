@@ -185,7 +185,7 @@ def _methods(checkpoint: Checkpoint, method: str | Method | None, settings: Sett
         if settings.keeps:
             raise ValueError("the uncompressed model keeps all tokens: name a method, or no range of keeps")
         return [UNCOMPRESSED]
-    asked = parse(method)
+    asked = parse(method, settings.keeps[0] if settings.keeps else None)
     if not settings.keeps:
         several = [asked]
     elif not asked.fixed_budget or isinstance(asked, Chain):

@@ -7,10 +7,11 @@ from typing import Any
 
 import fewhertz.families  # noqa: F401  (fills FAMILIES)
 from fewhertz.families.base import FAMILIES, Config, Family
-from fewhertz.method import METHODS, Method, parse
+from fewhertz.method import METHODS, Method, parse, shown
 
 KEY = "audio_compression"  # in config.json, in --hf-overrides, in mm_processor_kwargs, and of a clip's tensors
 TOKENS = f"{KEY}_tokens"  # of a clip's tensors, for +time: audio tokens before compression
+LONGEST_SEGMENT = 16  # of `optimal`, in mean segments: its time grows with it, and a request may ask for it
 LONGEST_SPEC = 200  # characters; a request's spec goes with every one of its clips
 
 
@@ -122,6 +123,10 @@ class Choice:
                     f"{spec} cannot be served: this engine's LLM is not told by {suffix}; start the engine with a "
                     f"method that wears it, such as {method.spec}"
                 )
+        if getattr(method, "longest", 0) > LONGEST_SEGMENT:
+            raise ValueError(
+                f"{shown(spec)} would keep the engine busy: longest is at most {LONGEST_SEGMENT} when served"
+            )
         if method.site != "llm":
             raise ValueError(f"{spec} cannot be served at site={method.site}: vLLM hands out projected tokens; omit it")
         if "scores" in method.needs and not self.scores:
