@@ -453,7 +453,11 @@ def test_a_result_with_a_row_twice_or_another_n_is_neither_written_nor_read(done
     with pytest.raises(ValueError, match="is not written: n is 12, its samples are 11"):
         results.write(place, result, lines[1:])
     assert file.read_bytes() == before
-    for kept, words in (([*lines[:-1], lines[0]], "row 0 is there twice"), (lines[1:], "n is 12, its samples are 11")):
+    for kept, words in [
+        ([*lines[:-1], lines[0]], "row 0 is there twice"),
+        (lines[1:], "n is 12, its samples are 11"),
+        ([*lines[:-1], lines[0] | {"row": [3]}], r"row \[3\] is no number"),
+    ]:
         swap_samples(file, gzip.compress(b"".join(json.dumps(line).encode() + b"\n" for line in kept)))
         with pytest.raises(ValueError, match=rf"samples\.jsonl\.gz is damaged \({words}\)"):
             read_samples(file)

@@ -115,9 +115,8 @@ def held(folders: Iterable[Path]) -> Iterator[None]:
             try:
                 stack.enter_context(FileLock(folder / ".lock", timeout=0))
             except Timeout:
-                raise ValueError(
-                    f"{folder} is in use by {_holder(told)}: wait for it, or name another folder"
-                ) from None
+                who_else = _holder(told)
+                raise ValueError(f"{folder} is in use by {who_else}: wait for it, or name another folder") from None
             clear(folder)
             replace(told, who)
             stack.callback(told.unlink, missing_ok=True)
@@ -165,7 +164,8 @@ def write(cell: Cell, result: Record, samples: list[Record]) -> None:
         ValueError: where the samples are not the result's `n`, or one is there twice; nothing is written.
     """
     if wrong := _miscounted(result, samples):
-        raise ValueError(f"{cell.file} is not written: {wrong}")
+        again = "remove its journals (.partial-*.jsonl) and run its cell again"
+        raise ValueError(f"{cell.file} is not written: {wrong}: {again}")
     lines = "".join(_line(sample) for sample in samples).encode()
     packed = gzip.compress(lines, mtime=0)  # the same samples are the same bytes
     replace(cell.samples, packed)
@@ -178,10 +178,10 @@ def write(cell: Cell, result: Record, samples: list[Record]) -> None:
 def _miscounted(result: Record, samples: list[Record]) -> str | None:
     """What is wrong with the number of a cell's samples."""
     seen = set()
-    for sample in samples:
-        if sample["row"] in seen:
-            return f"row {sample['row']} is there twice"
-        seen.add(sample["row"])
+    for row in (sample["row"] for sample in samples):
+        if not isinstance(row, int) or row in seen:
+            return f"row {row!s:.20} is {'there twice' if isinstance(row, int) else 'no number'}"
+        seen.add(row)
     return None if result["n"] == len(samples) else f"n is {result['n']!s:.20}, its samples are {len(samples)}"
 
 
