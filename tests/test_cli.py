@@ -317,6 +317,21 @@ def test_inspect_reads_no_weights(copy: Path, clips: list[Path]) -> None:
     assert fewhertz_("run", copy, clips[0]).exit_code == 2
 
 
+def test_inspect_counts_positions(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 300
+    (copy / "config.json").write_text(json.dumps(config))
+    args = ("inspect", copy, "30s", "--method")
+    line = json.loads(fewhertz_(*args, "pool@keep=1/3+time", "--json").stdout)
+    assert line["context"] <= 300 < line["positions"] == line["positions_before"] == line["context_before"]
+    assert line["fits_context"] is False and line["binds"] == "positions" and line["binds_before"] == "tokens"
+    assert f"no: {line['positions']} positions of 300" in fewhertz_(*args, "pool@keep=1/3+time").stdout
+    packed = json.loads(fewhertz_(*args, "pool@keep=1/3", "--json").stdout)
+    assert packed["fits_context"] is True and packed["binds"] is None
+    stretched = json.loads(fewhertz_(*args, "pool@keep=1/3+time", "--context", 900, "--json").stdout)
+    assert stretched["fits_context"] is True and stretched["position_limit"] == 900
+
+
 def test_inspect_says_what_it_cannot_know(clips: list[Path]) -> None:
     done = fewhertz_("inspect", "pocket", "10s", "31s", "0s", "--method", "unseg")
     assert done.exit_code == 1 and "follows content" in done.stdout

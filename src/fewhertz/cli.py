@@ -482,7 +482,9 @@ def inspect(
         processor = load_processor(checkpoint)
         weights = weight_bytes(checkpoint)
         text = checkpoint.config.get_text_config()
-        longest = context or getattr(text, "max_position_embeddings", None)
+        trained = getattr(text, "max_position_embeddings", None)
+        # --context may be less than the model was made for, and more where positions are stretched
+        longest, reach = context or trained, max(context or 0, trained or 0) or None
 
     failed = False
     found: list[tuple[str, Cost]] = []
@@ -495,9 +497,9 @@ def inspect(
     shown = None if spec is None else str(fewhertz.parse(spec))
     if as_json:
         for name, one in found:
-            print(json.dumps(_cost_json(name, shown, one, weights, longest, room), ensure_ascii=False))
+            print(json.dumps(_cost_json(name, shown, one, weights, longest, reach, room), ensure_ascii=False))
     elif found:
-        _print_costs(found, shown, weights, longest, room)
+        _print_costs(found, shown, weights, longest, reach, room)
     if failed:
         raise typer.Exit(1)
 
@@ -514,21 +516,24 @@ def _seconds(name: str) -> float:
 
 
 def _cost_json(
-    name: str, spec: str | None, one: Cost, weights: int, longest: int | None, room: int | None
+    name: str, spec: str | None, one: Cost, weights: int, longest: int | None, reach: int | None, room: int | None
 ) -> dict[str, Any]:
-    fits_context = None if longest is None else [None if c is None else c <= longest for c in one.context]
+    fits = one.fits(longest, reach)
     fits_memory = None if room is None else [None if k is None else weights + k <= room for k in one.kv]
     pairs = {
         "audio_tokens": (one.before, one.after),
         "rate_hz": one.rate,
         "context": one.context,
+        "positions": one.positions,
         "prefill_flops": one.flops,
         "kv_bytes": one.kv,
-        "fits_context": fits_context or (None, None),
+        "fits_context": [fitting for fitting, _ in fits],
+        "binds": [limit for _, limit in fits],
         "fits_memory": fits_memory or (None, None),
     }
     line: dict[str, Any] = {"file": name, "method": spec, "seconds": round(one.seconds, 3), "prompt_tokens": one.prompt}
-    line |= {"weight_bytes": weights, "context_limit": longest, "memory_bytes": room}
+    line |= {"weight_bytes": weights, "context_limit": longest, "position_limit": reach}
+    line |= {"memory_bytes": room}
     for key, (without, compressed) in pairs.items():
         line |= {f"{key}_before": without, key: compressed}
     return line
@@ -549,8 +554,23 @@ def _fits(value: int | None, limit: int | None) -> str:
     return "follows content" if value is None else "yes" if value <= limit else "no"
 
 
+def _fits_context(one: Cost, i: int, longest: int | None, reach: int | None) -> str:
+    if longest is None and reach is None:
+        return "–"
+    fitting, limit = one.fits(longest, reach)[i]
+    if limit is None:
+        return "yes" if fitting else "follows content"
+    far, most = (one.context[i], longest) if limit == "tokens" else (one.positions[i], reach)
+    return f"no: {far} {limit} of {most}"
+
+
 def _print_costs(
-    found: list[tuple[str, Cost]], spec: str | None, weights: int, longest: int | None, room: int | None
+    found: list[tuple[str, Cost]],
+    spec: str | None,
+    weights: int,
+    longest: int | None,
+    reach: int | None,
+    room: int | None,
 ) -> None:
     rows = []
     for name, one in found:
@@ -567,7 +587,7 @@ def _print_costs(
                     "–" if whole is None else str(whole),
                     "–" if flops is None else _amount(flops, "FLOP"),
                     "–" if kv is None else _amount(kv, "B"),
-                    _fits(whole, longest),
+                    _fits_context(one, i, longest, reach),
                     _fits(None if kv is None else weights + kv, room),
                 ]
             )
