@@ -112,6 +112,17 @@ def chunks(source: Source, seconds: float, rate: int = 16_000, *, source_rate: i
     return _windows(source, seconds, rate, source_rate, quietest)
 
 
+def check(source: Source) -> None:
+    """Read the header alone: whether this is audio at all.
+
+    Raises:
+        AudioError: as `load`, for what the header or the size tells.
+        TypeError: as `load`.
+    """
+    with _opened(source, None):
+        pass
+
+
 def duration(source: Source, *, source_rate: int | None = None) -> float:
     """Length of the audio in seconds.
 
