@@ -201,20 +201,14 @@ def test_a_file_that_is_cut_off_is_an_error(format, subtype, _):
 
 
 def test_a_flac_whose_header_is_wrong():
-    raw = bytearray(encode(0.1 * np.random.default_rng(0).standard_normal(160_000), format="FLAC"))
-
-    def declaring(frames: int) -> bytes:
-        fields = int.from_bytes(raw[18:26], "big")  # rate, channels, bits, and 36 bits of length
-        raw[18:26] = ((fields >> 36 << 36) | frames).to_bytes(8, "big")
-        return bytes(raw)
-
-    assert len(load(declaring(0))) == 160_000  # "unknown", as encoders write into pipes
-    assert duration(declaring(0)) == 10.0
-    refused(declaring(0)[:-1_000], "cut off")
-    refused(declaring(1 << 35), "lasts 2147483.6 s")
-    refused(declaring(1 << 35), "only 10.00 s of 2147483.65 s", max_seconds=1e9)
-    refused(declaring(16_000), "audio goes on")
-    flipped = bytearray(declaring(160_000))
+    raw = encode(0.1 * np.random.default_rng(0).standard_normal(160_000), format="FLAC")
+    assert len(load(declaring(raw, 0))) == 160_000  # "unknown", as encoders write into pipes
+    assert duration(declaring(raw, 0)) == 10.0
+    refused(declaring(raw, 0)[:-1_000], "cut off")
+    refused(declaring(raw, 1 << 35), "lasts 2147483.6 s")
+    refused(declaring(raw, 1 << 35), "only 10.00 s of 2147483.65 s", max_seconds=1e9)
+    refused(declaring(raw, 16_000), "audio goes on")
+    flipped = bytearray(declaring(raw, 160_000))
     flipped[len(flipped) // 2] ^= 0xFF
     refused(bytes(flipped), "cut off or damaged")
 
@@ -224,7 +218,6 @@ def test_wav_sizes_that_stand_for_until_the_end():
     for size in (0xFFFFFFFF, 0x80000000, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF - 36):
         assert len(load(raw[:40] + struct.pack("<I", size) + raw[44:])) == 16_000
     refused(raw[:40] + struct.pack("<I", 0x70000000) + raw[44:], "1,879,048,192 bytes", "32,000 are there")
-    refused(raw[:40] + bytes(4) + raw[44:], "0 samples")
     big_endian = encode(tone(1.0), endian="BIG")
     assert len(load(big_endian)) == 16_000
     refused(big_endian[:-2], "cut off")
@@ -266,6 +259,95 @@ def test_mp3_lengths():
             else:  # the decoder would take the loud beginning's bitrate for all, and stop early
                 refused(bare, "lose its end")
     assert len(load(b"ID3\3\0\0\0\0\0\n" + bytes(10) + raw + b"TAG" + bytes(125))) == len(t)
+
+
+def declaring(raw: bytes, frames: int) -> bytes:
+    """A FLAC whose header says another length."""
+    fields = int.from_bytes(raw[18:26], "big")  # rate, channels, bits, and 36 bits of length
+    return raw[:18] + ((fields >> 36 << 36) | frames).to_bytes(8, "big") + raw[26:]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 10.0])
+def test_a_flac_that_goes_on_after_its_declared_end(seconds):
+    raw = encode(0.1 * np.random.default_rng(0).standard_normal(160_000), format="FLAC")
+    refused(encode(tone(seconds), format="FLAC") * 2, "cut off or damaged", f"{seconds:.2f} s")
+    for less in (1, 1_000, 4_096, 3 * 4_096 + 10):
+        refused(declaring(raw, 160_000 - less), "audio goes on")
+    quiet = encode(np.zeros(160_000, np.float32), format="FLAC")
+    refused(declaring(quiet, 160_000 - 4_096), "audio goes on")
+    id3v2 = b"ID3\3\0\0\0\0\0\n" + bytes(10)
+    for tagged in (raw + b"TAG" + b"x" * 125, id3v2 + raw, id3v2 + raw + b"TAG" + bytes(125)):
+        assert np.array_equal(load(tagged), load(raw)) and duration(tagged) == 10.0
+    refused(id3v2 + declaring(raw, 80_000), "audio goes on")
+
+
+def test_a_wav_whose_sizes_are_stale():
+    raw = encode(tone(1.0))
+    chunk = b"LIST" + struct.pack("<I", 4) + b"INFO"
+    assert len(load(raw + chunk)) == len(load(raw + chunk * 2)) == 16_000
+    for size in (0, 2, 16_000, 31_990):
+        stale = raw[:40] + struct.pack("<I", size) + raw[44:]
+        consistent = raw[:4] + struct.pack("<I", 36 + size) + stale[8:]
+        for damaged in (stale, consistent, stale + chunk):
+            text = refused(damaged, f"{size:,} bytes of samples")
+            with pytest.raises(AudioError) as caught:
+                duration(damaged)
+            assert str(caught.value) == text
+    refused(raw + raw)
+    refused(raw[:4] + struct.pack("<I", 2 * len(raw) - 44) + raw[8:] + raw[36:])  # samples twice
+    odd = encode(tone(1.0)[:15_999], subtype="PCM_U8")
+    for even in (b"", b"\0"):  # before the chunk that follows an odd number of bytes
+        whole = odd[:44] + odd[44 : 44 + 15_999] + even + chunk
+        assert len(load(whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:])) == 15_999
+
+
+def mp3_frames(raw: bytes) -> list[bytes]:
+    frames = []
+    while raw:
+        size, _ = audio._mp3_frame(raw[:4])
+        frames.append(raw[:size])
+        raw = raw[size:]
+    return frames
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_mp3_frames_that_are_gone(mode):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(160_000)
+    raw = encode(noise, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode=mode, compression_level=0.5)
+    header, *frames = mp3_frames(raw)
+    for gone in (2, 14, 15):
+        for damaged in (frames[:100] + frames[100 + gone :], frames[:-gone]):
+            for read in (load, duration):
+                with pytest.raises(AudioError, match=f"says {len(frames)} MP3 frames, {len(frames) - gone} are there"):
+                    read(header + b"".join(damaged))
+    assert len(load(raw + b"APETAGEX" + bytes(range(32)))) == 160_000
+
+
+def test_an_mp3_without_a_length_is_read_to_its_end_or_refused():
+    noise = 0.1 * np.random.default_rng(0).standard_normal(160_000)
+    raw = encode(noise, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="CONSTANT", compression_level=0.5)
+    frames = mp3_frames(raw)[1:]
+    assert duration(b"".join(frames)) == len(load(b"".join(frames))) / 16_000 == pytest.approx(10, abs=0.15)
+    damaged = b"".join(frames[:139]) + b"x" * 50 + b"".join(frames[139:])
+    for read in (load, duration):  # the length up to the damage would be 5.00 s
+        with pytest.raises(AudioError, match="no MP3 frame at byte 50,040, and audio goes on"):
+            read(damaged)
+
+
+def test_what_libmpg123_writes_by_itself_is_held_back(capfd):
+    raw = encode(tone(3.0), format="MP3", subtype="MPEG_LAYER_III")
+    header, *frames = mp3_frames(raw)
+    refused(header + b"".join(frames[:20] + frames[40:]))  # "Warning: Xing stream size off by more than 1%"
+    noisy = bytearray(raw)
+    for at in range(len(raw) // 2, len(raw) // 2 + 200, 7):
+        noisy[at] ^= 0xFF
+    with pytest.raises(AudioError):
+        load(bytes(noisy))
+    assert capfd.readouterr().err == ""
+    with audio._hushed(True):
+        os.write(2, b"[src/libmpg123/layer3.c:1774] error: too large\nfewhertz: of another thread\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "fewhertz: of another thread\nafter\n"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])

@@ -42,6 +42,7 @@ VERBS = [
     "serve",
     "batch",
 ]
+AUDIO = str(path() / "samples" / "01.flac")
 WITHOUT_SAMPLES = shutil.ignore_patterns("samples", "__pycache__", "*.py")
 
 
@@ -111,32 +112,41 @@ BAD = {
     "no such verb": ["transcribe"],
     "no model": ["run"],
     "no audio": ["run", "pocket"],
-    "unknown option": ["run", "pocket", "a.wav", "--ratio", "3"],
-    "unknown method": ["run", "pocket", "a.wav", "--method", "nope@keep=1/2"],
-    "keep of zero": ["run", "pocket", "a.wav", "--method", "pool@keep=0"],
-    "keep above one": ["run", "pocket", "a.wav", "--method", "pool@keep=3"],
-    "not a spec": ["run", "pocket", "a.wav", "--method", "pool(((@"],
-    "more Hz than there are": ["run", "pocket", "a.wav", "--method", "pool@500Hz"],
-    "unknown model": ["run", "nomodel", "a.wav"],
-    "no such directory": ["run", "./nowhere/at/all", "a.wav"],
-    "model is a file": ["run", __file__, "a.wav"],
-    "directory without config": ["run", str(Path(__file__).parent), "a.wav"],
-    "question without ask": ["run", "pocket", "a.wav", "--question", "who?"],
-    "ask without question": ["run", "pocket", "a.wav", "--task", "ask"],
-    "prompt and task": ["run", "pocket", "a.wav", "--task", "describe", "--prompt", "x"],
-    "unknown task": ["run", "pocket", "a.wav", "--task", "sing"],
-    "chunk of zero": ["run", "pocket", "a.wav", "--chunk", "0"],
-    "chunk not a number": ["run", "pocket", "a.wav", "--chunk", "nan"],
-    "chunk beyond the window": ["run", "pocket", "a.wav", "--chunk", "31"],
-    "empty batch": ["run", "pocket", "a.wav", "--batch-size", "0"],
-    "unknown device": ["run", "pocket", "a.wav", "--device", "tpu9"],
-    "absent device": ["run", "pocket", "a.wav", "--device", "cuda:7"],
-    "unknown dtype": ["run", "pocket", "a.wav", "--dtype", "int8"],
-    "unknown module": ["run", "pocket", "a.wav", "--import", "no_such_module_here"],
+    "unknown option": ["run", "pocket", AUDIO, "--ratio", "3"],
+    "unknown method": ["run", "pocket", AUDIO, "--method", "nope@keep=1/2"],
+    "keep of zero": ["run", "pocket", AUDIO, "--method", "pool@keep=0"],
+    "keep above one": ["run", "pocket", AUDIO, "--method", "pool@keep=3"],
+    "not a spec": ["run", "pocket", AUDIO, "--method", "pool(((@"],
+    "more Hz than there are": ["run", "pocket", AUDIO, "--method", "pool@500Hz"],
+    "unknown model": ["run", "nomodel", AUDIO],
+    "no such directory": ["run", "./nowhere/at/all", AUDIO],
+    "model is a file": ["run", __file__, AUDIO],
+    "directory without config": ["run", str(Path(__file__).parent), AUDIO],
+    "question without ask": ["run", "pocket", AUDIO, "--question", "who?"],
+    "ask without question": ["run", "pocket", AUDIO, "--task", "ask"],
+    "prompt and task": ["run", "pocket", AUDIO, "--task", "describe", "--prompt", "x"],
+    "unknown task": ["run", "pocket", AUDIO, "--task", "sing"],
+    "chunk of zero": ["run", "pocket", AUDIO, "--chunk", "0"],
+    "chunk not a number": ["run", "pocket", AUDIO, "--chunk", "nan"],
+    "chunk beyond the window": ["run", "pocket", AUDIO, "--chunk", "31"],
+    "chunk below the least": ["run", "pocket", AUDIO, "--chunk", "0.1"],
+    "batch beyond all": ["run", "pocket", AUDIO, "--batch-size", str(10**20)],
+    "tokens beyond all": ["run", "pocket", AUDIO, "--max-new-tokens", str(10**20)],
+    "two methods": ["run", "pocket", AUDIO, "-m", "pool@keep=1/2", "--method", "stride@keep=1/2"],
+    "two tasks": ["run", "pocket", AUDIO, "--task", "ask", "--task", "describe"],
+    "no audio file": ["run", "./nomodel", "nothere.wav"],
+    "no audio file to embed": ["embed", "./nomodel", "nothere.wav", "--out", "out/never-written"],
+    "no audio file to show": ["show", "nothere.wav", "--method", "pool@keep=1/2", "--model", "./nomodel"],
+    "no audio file to inspect": ["inspect", "pocket", "nothere.wav"],
+    "empty batch": ["run", "pocket", AUDIO, "--batch-size", "0"],
+    "unknown device": ["run", "pocket", AUDIO, "--device", "tpu9"],
+    "absent device": ["run", "pocket", AUDIO, "--device", "cuda:7"],
+    "unknown dtype": ["run", "pocket", AUDIO, "--dtype", "int8"],
+    "unknown module": ["run", "pocket", AUDIO, "--import", "no_such_module_here"],
     "unknown module file": ["methods", "--import", "no/such/file.py"],
     "memory without unit": ["inspect", "pocket", "30s", "--memory", "24"],
-    "picture of no kind": ["show", "a.wav", "--method", "pool@keep=1/2", "--out", "x.jpeg"],
-    "picture in no folder": ["show", "a.wav", "--method", "pool@keep=1/2", "--out", "/no/such/folder/x.png"],
+    "picture of no kind": ["show", AUDIO, "--method", "pool@keep=1/2", "--out", "x.jpeg"],
+    "picture in no folder": ["show", AUDIO, "--method", "pool@keep=1/2", "--out", "/no/such/folder/x.png"],
     "compress without method": ["compress", "pocket", "--out", "x"],
     "compress into what is there": ["compress", "pocket", "--method", "pool@keep=1/2", "--out", str(ROOT)],
     "compress into a file": ["compress", "pocket", "--method", "pool@keep=1/2", "--out", __file__],
@@ -166,13 +176,13 @@ HOSTILE = {
 @pytest.mark.parametrize(("config", "says"), HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_config(config: str, says: str, copy: Path) -> None:
     (copy / "config.json").write_text(config)
-    done = fewhertz_("run", copy, "a.wav")
+    done = fewhertz_("run", copy, AUDIO)
     assert done.exit_code == 2 and says in done.stderr and len(done.stderr.splitlines()) <= 2
 
 
 def test_pickles_are_refused_by_name(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    done = fewhertz_("run", copy, "a.wav")
+    done = fewhertz_("run", copy, AUDIO)
     assert done.exit_code == 2 and "pytorch_model.bin" in done.stderr and "pickle" in done.stderr
     done = fewhertz_("compress", copy, "--method", "pool@keep=1/2", "--out", copy / "out")
     assert done.exit_code == 2 and not (copy / "out").exists()
@@ -182,7 +192,7 @@ def test_pickles_are_refused_by_name(copy: Path) -> None:
 def test_an_index_cannot_lead_out_of_the_model(name: str, copy: Path) -> None:
     (copy / "model.safetensors").rename(copy.parent / "elsewhere.safetensors")
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
-    done = fewhertz_("run", copy, "a.wav")
+    done = fewhertz_("run", copy, AUDIO)
     assert done.exit_code == 2 and name in done.stderr
 
 
@@ -197,17 +207,66 @@ def test_a_bad_file_is_reported_and_the_others_go_on(clips: list[Path], tiny: Pa
     bad = tmp_path / "bad.mp3"
     bad.write_text("this is no audio")
     done = fewhertz_("run", tiny, clips[0], bad, tmp_path / "none.wav", clips[1], "--max-new-tokens", 4)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [str(clips[0]), str(clips[1])]
     complaints = [line for line in done.stderr.splitlines() if line.startswith("fewhertz: ")]
     assert len(complaints) == 2 and "bad.mp3" in complaints[0] and "none.wav" in complaints[1]
     assert "25 → 25 audio tokens" in done.stderr
 
 
+def test_audio_is_looked_at_before_a_model_is_read(tmp_path: Path) -> None:
+    asked = ("run", "./nomodel", tmp_path / "a.wav", tmp_path / "b.wav")
+    done = fewhertz_(*asked)
+    assert done.exit_code == 2 and done.stdout == ""
+    assert done.stderr.splitlines() == [f"fewhertz: {file}: no such file" for file in asked[2:]]
+    lines = [json.loads(line) for line in fewhertz_(*asked, "--json").stdout.splitlines()]
+    assert [line["error"] for line in lines] == [f"{file}: no such file" for file in asked[2:]]
+
+
+def test_what_the_model_fails_on_is_no_bad_input(
+    clips: list[Path], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> object:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(run, "reply", fails)
+    assert fewhertz_("run", tiny, clips[0]).exit_code == 1
+    assert fewhertz_("run", tiny, clips[0], tmp_path / "none.wav").exit_code == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_disk_that_is_full_is_one_line(options: list[str], clips: list[Path], tiny: Path) -> None:
+    command = [SCRIPT, "run", tiny, *clips, "--max-new-tokens", 2, *options]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*map(str, command)], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    lines = [line for line in done.stderr.splitlines() if "audio tokens" not in line]
+    assert done.returncode == 1 and lines == ["fewhertz: the output cannot be written: No space left on device"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([SCRIPT, "methods"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+
+
+def test_pocket_says_what_it_is_and_libmpg123_says_nothing(clips: list[Path], tmp_path: Path) -> None:
+    wave = audio.load(clips[1])
+    soundfile.write(tmp_path / "a.mp3", wave, 16_000)
+    raw = bytearray((tmp_path / "a.mp3").read_bytes())
+    at = len(raw) // 2
+    raw[at : at + 400] = b"x" * 400
+    (tmp_path / "bad.mp3").write_bytes(raw)
+    files = (tmp_path / "a.mp3", tmp_path / "bad.mp3")
+    command = [SCRIPT, "run", "pocket", *files, "--max-new-tokens", 1, "--device", "cpu"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout.startswith(f"{files[0]}: ")
+    first, *others = done.stderr.splitlines()
+    assert "test model" in first and "synthetic English and German" in first
+    assert len(others) == 2 and "audio tokens" in others[0] and "bad.mp3 is cut off or damaged" in others[1]
+
+
 def test_json_lines(clips: list[Path]) -> None:
     args = ("run", "pocket", *clips, clips[0].parent / "none.wav", "--max-new-tokens", 4, "--batch-size", 2)
     done = fewhertz_(*args, "--json", "--method", "pool@keep=1/2", "--dtype", "float32", "--device", "cpu")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     one, two, none = map(json.loads, done.stdout.splitlines())
     assert one["file"] == str(clips[0]) and one["method"] == "pool@keep=1/2" and one["error"] is None
     assert (one["audio_tokens_before"], one["audio_tokens"], one["rate_hz"], one["seconds"]) == (25, 13, 13.0, 1.0)
@@ -318,9 +377,24 @@ def test_inspect_reads_no_weights(copy: Path, clips: list[Path]) -> None:
     assert fewhertz_("run", copy, clips[0]).exit_code == 2
 
 
+def test_inspect_counts_positions(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 300
+    (copy / "config.json").write_text(json.dumps(config))
+    args = ("inspect", copy, "30s", "--method")
+    line = json.loads(fewhertz_(*args, "pool@keep=1/3+time", "--json").stdout)
+    assert line["context"] <= 300 < line["positions"] == line["positions_before"] == line["context_before"]
+    assert line["fits_context"] is False and line["binds"] == "positions" and line["binds_before"] == "tokens"
+    assert f"no: {line['positions']} positions of 300" in fewhertz_(*args, "pool@keep=1/3+time").stdout
+    packed = json.loads(fewhertz_(*args, "pool@keep=1/3", "--json").stdout)
+    assert packed["fits_context"] is True and packed["binds"] is None
+    stretched = json.loads(fewhertz_(*args, "pool@keep=1/3+time", "--context", 900, "--json").stdout)
+    assert stretched["fits_context"] is True and stretched["position_limit"] == 900
+
+
 def test_inspect_says_what_it_cannot_know(clips: list[Path]) -> None:
     done = fewhertz_("inspect", "pocket", "10s", "31s", "0s", "--method", "unseg")
-    assert done.exit_code == 1 and "follows content" in done.stdout
+    assert done.exit_code == 2 and "follows content" in done.stdout
     assert "--chunk 30" in done.stderr and "above 0 s" in done.stderr
 
 
@@ -330,7 +404,7 @@ def test_show_writes_a_picture(clips: list[Path], tiny: Path, tmp_path: Path) ->
     assert done.exit_code == 0 and done.stdout == f"{out}\n" and "25 → 13 audio tokens" in done.stderr
     assert out.read_bytes()[:4] == b"\x89PNG"
     missing = fewhertz_("show", tmp_path / "none.wav", "--method", "pool@keep=1/2", "--out", out, "--model", tiny)
-    assert missing.exit_code == 1 and "none.wav" in missing.stderr
+    assert missing.exit_code == 2 and "none.wav" in missing.stderr
 
 
 def test_show_names_the_extra(clips: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

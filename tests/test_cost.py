@@ -57,6 +57,36 @@ def test_a_count_that_follows_content_is_not_guessed(checkpoint: object, process
     assert one.flops[1] is None and one.kv[1] is None and one.rate[1] is None and one.context[1] is None
 
 
+@pytest.mark.parametrize("spec", ["pool@keep=1/3", "pool@keep=1/3+time", "unseg+time", "unseg"])
+def test_positions_are_counted_and_the_limit_that_binds_is_named(
+    spec: str, checkpoint: object, processor: object, pocket: object
+) -> None:
+    method = checkpoint.fit(spec)
+    found = cost(checkpoint, processor, method, 10.0)
+    seen = []
+
+    def watch(module: object, args: object, kwargs: dict) -> None:
+        place = kwargs.get("position_ids")
+        seen.append(kwargs["inputs_embeds"].shape[1] if place is None else int(place.max()) + 1)
+
+    hook = pocket.get_decoder().register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        with fewhertz.compress(pocket, method), torch.no_grad():
+            pocket(**request(processor, [np.zeros(160_000, np.float32)]))
+    finally:
+        hook.remove()
+    whole = found.prompt + found.before
+    told = method.positions == "time"
+    assert found.positions == (whole, whole if told else found.context[1])
+    assert found.positions[1] in (seen[0], None)
+    limit = found.prompt + 100  # between what the method leaves and what there was
+    after = (False, "positions") if told else (None, None) if found.after is None else (True, None)
+    assert found.fits(limit, limit) == [(False, "tokens"), after]
+    assert found.fits(limit, None)[1] == ((None, None) if found.after is None else (True, None))
+    assert found.fits(None, None) == [(None, None)] * 2
+    assert found.fits(limit - 50, whole)[1] == ((None, None) if found.after is None else (False, "tokens"))
+
+
 def test_audio_beyond_the_window_is_an_error_that_names_the_flag(checkpoint: object, processor: object) -> None:
     with pytest.raises(ValueError, match=r"31.0 s of audio, qwen2-audio reads 30 s at once: --chunk 30"):
         cost(checkpoint, processor, None, 31.0)

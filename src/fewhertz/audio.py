@@ -3,15 +3,22 @@
 Three rules hold everywhere: nothing is cut silently (a file that is cut off, or longer than asked for, is an error),
 memory follows what was asked for and never what a header declares, and every failure is an `AudioError` of one or two
 lines that names the file, what is wrong and what to do.
+
+Some containers cannot tell that they were cut. What is missing passes where it was cut off, or taken out, in whole
+frames of an MP3 without a Xing, Info or VBRI header (with one: a single frame), in whole frames of a FLAC or pages of
+an Ogg stream that say no length, or from a WAV that says "until the end" (sizes from 0x7FFF0000 on), as streaming
+recorders write them. Of MPEG layers I and II and of free-format MP3 the decoder's word is taken.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
-import types
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,11 +112,22 @@ def chunks(source: Source, seconds: float, rate: int = 16_000, *, source_rate: i
     return _windows(source, seconds, rate, source_rate, quietest)
 
 
+def check(source: Source) -> None:
+    """Read the header alone: whether this is audio at all.
+
+    Raises:
+        AudioError: as `load`, for what the header or the size tells.
+        TypeError: as `load`.
+    """
+    with _opened(source, None):
+        pass
+
+
 def duration(source: Source, *, source_rate: int | None = None) -> float:
     """Length of the audio in seconds.
 
-    From the header where it has one, unchecked against the samples beyond what their number of bytes tells; decoded
-    block by block where it has none.
+    From the header where it has one, unchecked against the samples beyond what their number of bytes tells (so of FLAC
+    and Ogg a wrong one is believed, which `load` refuses); decoded block by block where it has none.
 
     Raises:
         AudioError: for what is not audio, is shorter than `MIN_SECONDS`, or is seen to be cut off.
@@ -307,12 +325,93 @@ class _Decoder(soundfile.SoundFile):
         return False
 
 
+class _Virtual:
+    """A file as libsndfile reads it, without its name: soundfile would take one called .raw for headerless samples.
+
+    A FLAC's length is hidden, because libsndfile stops there and hides what follows; so are the tags after its end,
+    which it would take for damage.
+
+    Attributes:
+        frames: the length that a FLAC declares; 0: none.
+        noisy: whether libmpg123 may read it, which writes its own lines to standard error.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.end, self.hidden, self.frames = file, size, -1, 0
+        start = file.read(10)
+        self.noisy = start[:4] not in (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS")
+        at = _id3(start)
+        file.seek(at)
+        head = file.read(26)
+        if head[:4] == b"fLaC" and len(head) == 26 and head[4] & 0x7F == 0:
+            self.hidden = at + 21  # 36 bits: the low four of this byte, and four bytes more
+            self.frames = int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF
+            file.seek(max(size - 128, 0))
+            if size > at + 128 + 42 and file.read(3) == b"TAG":
+                self.end -= 128
+        file.seek(0)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(self.end + offset) if whence == io.SEEK_END else self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def read(self, count: int) -> bytes:
+        at = self.file.tell()
+        data = self.file.read(max(0, min(count, self.end - at)))
+        if self.hidden >= 0 and at < self.hidden + 5 and at + len(data) > self.hidden:
+            whole = bytearray(data)
+            for place in range(max(at, self.hidden), min(at + len(data), self.hidden + 5)):
+                whole[place - at] &= 0xF0 if place == self.hidden else 0
+            data = bytes(whole)
+        return data
+
+
+def _id3(head: bytes) -> int:
+    """Bytes of the ID3v2 tag that begins with `head`; 0 where none does."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+
+
+_HUSH = threading.Lock()
+
+
+@contextmanager
+def _hushed(noisy: bool) -> Iterator[None]:
+    """Hold back what libmpg123 writes to standard error by itself; what else comes in that time is written after."""
+    if not noisy:
+        yield
+        return
+    with _HUSH, tempfile.TemporaryFile() as held:
+        try:
+            ours = os.dup(2)
+        except OSError:  # standard error is closed
+            yield
+            return
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(ours, 2)
+            held.seek(0)
+            for line in held:
+                if not _MPG123.match(line):
+                    os.write(ours, line)
+            os.close(ours)
+
+
+# its lines: a place in its source, or one of these two words
+_MPG123 = re.compile(rb"\s*$|\[src/libmpg123|Note: |Warning: |.*libmpg123")
+
+
 @contextmanager
 def _of_file(name: str, file: BinaryIO, size: int) -> Iterator[_Audio]:
-    # without its name: soundfile would take a file called .raw for headerless samples
-    virtual = types.SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
+    virtual = _Virtual(file, size)
     try:
-        opened = _Decoder(virtual)
+        with _hushed(virtual.noisy):
+            opened = _Decoder(virtual)
     except soundfile.SoundFileError as error:
         raise AudioError(f"{name} is not audio that can be read ({_READS}): {_reason(error)}; {_CONVERT}") from None
     with opened as decoder:
@@ -327,6 +426,8 @@ def _of_file(name: str, file: BinaryIO, size: int) -> Iterator[_Audio]:
             raise AudioError(f"{name} has {channels} channels, at most {MAX_CHANNELS} are mixed down: select some")
 
         at = file.tell()
+        if decoder.format == "FLAC":
+            frames = virtual.frames or _UNKNOWN
         slack = 0  # frames that the decoder may leave out
         if decoder.format == "OGG":
             _check_ogg(name, file, size)
@@ -339,12 +440,11 @@ def _of_file(name: str, file: BinaryIO, size: int) -> Iterator[_Audio]:
 
         def pieces() -> Iterator[np.ndarray]:
             done, step = 0, _BLOCK // channels
-            # asked for more than it declares, the FLAC decoder would run on to the end and hide that there is more
-            most = declared if decoder.format == "FLAC" and declared is not None else _UNKNOWN
             of = "" if declared is None else f" of {declared / rate:.2f} s"
             while True:
                 try:
-                    piece = decoder.read(min(step, most - done), dtype="float32", always_2d=True)
+                    with _hushed(virtual.noisy):
+                        piece = decoder.read(step, dtype="float32", always_2d=True)
                 except soundfile.SoundFileError as error:  # sound parts of this block are lost with it
                     raise _cut_off(
                         name, f"the decoder stops after {done / rate:.2f} s or more{of}: {_reason(error)}"
@@ -352,12 +452,11 @@ def _of_file(name: str, file: BinaryIO, size: int) -> Iterator[_Audio]:
                 if not len(piece):
                     break
                 done += len(piece)
+                if decoder.format == "FLAC" and declared is not None and done > declared:
+                    raise _cut_off(name, f"its header says {declared / rate:.2f} s, but audio goes on after that")
                 yield piece
             if declared is not None and done < declared - slack:
                 raise _cut_off(name, f"only {done / rate:.2f} s{of} are there")
-            # libFLAC reads ahead by some kilobytes, and tags may follow
-            if decoder.format == "FLAC" and size - file.tell() > 1 << 16:
-                raise _cut_off(name, f"its header says {done / rate:.2f} s, but audio goes on after that")
 
         yield _Audio(name, rate, declared, pieces())
 
@@ -367,22 +466,37 @@ def _reason(error: soundfile.SoundFileError) -> str:
 
 
 def _check_wav(name: str, file: BinaryIO, size: int) -> None:
-    """Compare the sizes: libsndfile shortens the length to what is there without a word."""
+    """Compare the sizes: libsndfile shortens the length to what is there, or leaves the rest, without a word.
+
+    Fewer than eight bytes after the last chunk are padding.
+    """
     file.seek(0)
     endian = ">" if file.read(4) == b"RIFX" else "<"
-    at, wide = 12, None
+    at, wide, end = 12, None, None  # end: of the samples
     while at + 8 <= size:
         file.seek(at)
         kind, length = struct.unpack(f"{endian}4sI", file.read(8))
         if kind == b"ds64":  # RF64: 64-bit sizes of the file and of its data
             wide = int.from_bytes(file.read(16)[8:], "little")
-        if kind == b"data":
+        if kind == b"data" and end is None:
             there = size - at - 8
             length = wide if wide is not None and length == 0xFFFFFFFF else length
-            if there < length and not _STREAMED <= length <= 0xFFFFFFFF:
-                raise _cut_off(name, f"its header says {length:,} bytes of samples, {there:,} are there")
-            return
+            if _STREAMED <= length <= 0xFFFFFFFF and there < length:
+                return
+            said = f"its header says {length:,} bytes of samples"
+            if there < length:
+                raise _cut_off(name, f"{said}, {there:,} are there")
+            end = at + 8 + length
+        elif end is not None and (at + 8 + length > size or kind in _NO_CHUNK or not kind.isascii() or min(kind) < 32):
+            if at == end + 1:  # some write no byte to make an odd number even
+                at = end
+                end -= 1
+                continue
+            raise _cut_off(name, f"{said}, but something follows that is no part of a WAV ({size - at:,} bytes)")
         at += 8 + length + length % 2
+
+
+_NO_CHUNK = {b"data", b"RIFF", b"RIFX", b"RF64"}  # after the samples: more of them
 
 
 def _check_ogg(name: str, file: BinaryIO, size: int) -> None:
@@ -429,29 +543,63 @@ def _check_mp3(name: str, file: BinaryIO, size: int, frames: int) -> tuple[int, 
     """The length, and how far the decoder may stay below it, in samples.
 
     libsndfile believes the header or, without one, guesses from the first frame's bitrate, and stops there: a file of
-    varying bitrate, or two files joined, would lose its end. So the MP3 frames are counted.
+    varying bitrate, or two files joined, would lose its end; and it steps over what is damaged. So the MP3 frames are
+    counted, and held against the number in the header.
     """
-    at, samples, spare, has_length = 0, 0, 8 * 1152, False  # spare: header frame, encoder delay, padding
+    at, count, samples, said, spare = 0, 0, 0, None, 8 * 1152  # spare: header frame, encoder delay, padding
     while at < size:
         file.seek(at)
         head = file.read(200)
-        if head[:3] == b"ID3" and len(head) > 10:
-            at += 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-            continue
-        if head[:3] == b"TAG":
-            at += 128
+        if tag := _id3(head) or (128 if head[:3] == b"TAG" else 0):
+            at += tag
             continue
         frame = _mp3_frame(head)
         if frame is None:
-            break
-        has_length = has_length or (samples == 0 and any(tag in head for tag in (b"Xing", b"Info", b"VBRI")))
-        at, samples = at + frame[0], samples + frame[1]
+            more = _next_mp3(file, at, size)
+            if more is None:  # tags of other kinds, or padding
+                break
+            if count:
+                raise _cut_off(name, f"there is no MP3 frame at byte {at:,}, and audio goes on after that")
+            at = more
+            continue
+        if count == 0:
+            said = _mp3_count(head)
+        at, count, samples = at + frame[0], count + 1, samples + frame[1]
         if at > size:
             raise _cut_off(name, "the last MP3 frame is incomplete")
-    if samples == 0:
-        return frames, spare  # something stands before the first frame: the decoder's word is all there is
+    if count == 0:
+        return frames, spare
     if frames < samples - spare:
         raise AudioError(f"{name} has no length in its header, or a wrong one, and would lose its end; {_CONVERT}")
-    if has_length and frames > samples + spare:
-        raise _cut_off(name, f"its header says {frames:,} samples, {samples:,} are there")
-    return frames if has_length else samples, spare
+    if said is None:
+        return samples, spare
+    if count - 1 not in (said, said - 1):  # some count the header itself
+        raise _cut_off(name, f"its header says {said:,} MP3 frames, {count - 1:,} are there")
+    return frames, spare
+
+
+def _mp3_count(head: bytes) -> int | None:
+    """How many MP3 frames a file has, as its first frame says; None where it does not."""
+    for tag, where in ((b"Xing", 8), (b"Info", 8), (b"VBRI", 14)):
+        at = head.find(tag)
+        if at >= 0 and (tag == b"VBRI" or int.from_bytes(head[at + 7 : at + 8]) & 1):
+            return int.from_bytes(head[at + where : at + where + 4], "big") or None
+    return None
+
+
+def _next_mp3(file: BinaryIO, at: int, size: int) -> int | None:
+    """Where, from `at` on, two MP3 frames of one kind begin one after the other."""
+    while at < size:
+        file.seek(at)
+        block = file.read(_BLOCK)
+        for found in re.finditer(rb"\xff[\xe2-\xff]", block):
+            head = block[found.start() : found.start() + 4]
+            frame = _mp3_frame(head)
+            if frame is None:
+                continue
+            file.seek(at + found.start() + frame[0])
+            after = file.read(4)
+            if _mp3_frame(after) and after[1] == head[1] and (after[2] ^ head[2]) & 0x0C == 0:
+                return at + found.start()
+        at += max(len(block) - 3, 1)
+    return None

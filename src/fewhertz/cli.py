@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import importlib.util
 import io
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from fewhertz.cost import Cost
     from fewhertz.run import Piece
 
+MAX_BATCH, MAX_NEW = 65_536, 1_048_576  # beyond them a number is a slip of the pen
+
 
 class _Group(TyperGroup):
     """Bad usage is one or two lines and exit status 2, without a box and without a traceback."""
@@ -41,7 +44,12 @@ class _Group(TyperGroup):
     ) -> Any:
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            sys.stdout.flush()  # a disk that is full is found here, not while Python ends
         except Exception as error:
+            if standalone_mode and isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left cannot be written either
+                _say(f"fewhertz: {error.filename or 'the output'} cannot be written: {error.strerror}")
+                sys.exit(1)
             if not standalone_mode or not hasattr(error, "format_message"):
                 raise
             context = getattr(error, "ctx", None)
@@ -62,6 +70,30 @@ app = typer.Typer(
     help="Fewer audio tokens per second, the same answer.",
     epilog='fewhertz run pocket speech.wav --method "pool@keep=1/3"',
 )
+
+
+class _Once(TyperCommand):
+    """An option that takes one value is given once: the last of two would win without a word."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser: Any = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def once(args: list[str]) -> Any:
+            values, rest, order = parse(args)
+            option: Any
+            for option in order:
+                one = option.param_type_name == "option" and not option.multiple and not option.is_flag
+                if one and order.count(option) > 1:
+                    raise BadUsage(f"{option.opts[0]} is given {order.count(option)} times, and takes one value")
+            return values, rest, order
+
+        parser.parse_args = once
+        return parser
+
+
+def _command(*names: str, **how: Any) -> Any:
+    return app.command(*names, **{"cls": _Once} | how)
 
 
 class Task(Enum):
@@ -110,10 +142,14 @@ class BadUsage(Exception):
 @contextmanager
 def _bad_usage() -> Iterator[None]:
     """What is checked before any work: errors in it are the user's input."""
+    from importlib.metadata import PackageNotFoundError
+
     from fewhertz.run import one_line
 
     try:
         yield
+    except PackageNotFoundError as error:
+        raise BadUsage(f"{error.name} is not installed: pip install 'fewhertz[eval]'") from error
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         raise BadUsage(one_line(error)) from error
 
@@ -194,7 +230,7 @@ def _prompt(task: Task, prompt: str | None, question: str | None) -> str | None:
     return None if task is Task.transcribe else PROMPTS[task.value]
 
 
-@app.command(
+@_command(
     epilog='fewhertz run pocket speech.wav --method "pool@keep=1/3"\n\n'
     "fewhertz run Qwen/Qwen2-Audio-7B-Instruct *.flac --task describe --json > out.jsonl\n\n"
     "fewhertz run pocket talk.mp3 --chunk 30 --import my_method.py --method mine@keep=0.5"
@@ -210,8 +246,8 @@ def run(
         float | None, typer.Option(metavar="SECONDS", help="Run windows of so many seconds, join their texts.")
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="What fewhertz train wrote: wears its method.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, per window.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows that run together.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW, help="Longest answer, per window.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Windows that run together.")] = 1,
     device: DEVICE = None,
     dtype: DTYPE = None,
     as_json: JSON = False,
@@ -221,16 +257,26 @@ def run(
     _import(modules)
     asked = _prompt(task, prompt, question)
     _check_chunk(chunk)
+    from fewhertz.run import Piece, pieces
+
+    with _bad_usage():
+        spec = None if method is None else fewhertz.parse(method).spec
+    unread = _unread(files)
+    if len(unread) == len(files):
+        writer = _JsonWriter(spec) if as_json else _TextWriter(spec, named=len(files) > 1)
+        for file, error in unread.items():
+            writer.write(Piece(file, 0.0, last=True, error=error))
+        raise typer.Exit(2)
     with _bad_usage():
         wearing, processor = _load(model, method, adapter=adapter, device=device, dtype=dtype)
-
-    from fewhertz.run import pieces
 
     worn = fewhertz.attached(wearing)
     with _bad_usage():
         stream = pieces(
             wearing, processor, files, asked, chunk=chunk, batch_size=batch_size, max_new_tokens=max_new_tokens
         )
+    if model == "pocket":
+        _say(POCKET)
     spec = worn.asked.spec if worn else None
     writer = _JsonWriter(spec) if as_json else _TextWriter(spec, named=len(files) > 1)
     with _progress(len(files)) as advance:
@@ -239,10 +285,35 @@ def run(
                 writer.write(piece)
                 if piece.last:
                     advance()
+        except OSError:  # the output is full: no more of it
+            writer.pieces.clear()
+            raise
         finally:
             writer.close()
     if writer.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(writer.failed)
+
+
+POCKET = (
+    "pocket is a test model: trained on short synthetic English and German speech, single words, ten sounds and "
+    "questions about them"
+)
+
+
+def _unread(files: Sequence[Path]) -> dict[Path, str]:
+    """Why files cannot be read, up to the first that can: a model is loaded only where there is something to do."""
+    from fewhertz import audio
+    from fewhertz.run import one_line
+
+    found = {}
+    for file in files:
+        try:
+            audio.check(file)
+        except (OSError, ValueError) as error:
+            found[file] = one_line(error)
+        else:
+            break
+    return found
 
 
 def _load(model: str, method: str | None, **how: Any) -> tuple[Any, Any]:
@@ -255,8 +326,10 @@ def _load(model: str, method: str | None, **how: Any) -> tuple[Any, Any]:
 
 
 def _check_chunk(chunk: float | None) -> None:
-    if chunk is not None and not 0.1 <= chunk < float("inf"):
-        raise BadUsage(f"--chunk is in seconds, at least 0.1, got {chunk:g}")
+    from fewhertz.audio import MIN_SECONDS
+
+    if chunk is not None and not 2 * MIN_SECONDS <= chunk < float("inf"):
+        raise BadUsage(f"--chunk is in seconds, at least {2 * MIN_SECONDS:g}, got {chunk:g}")
 
 
 @contextmanager
@@ -286,7 +359,7 @@ class _Writer:
 
     def __init__(self, spec: str | None) -> None:
         self.spec = spec
-        self.failed = 0
+        self.failed = 0  # exit status: 2 where a file cannot be read, 1 where the model fails on one
         self.pieces: list[Piece] = []
 
     def write(self, piece: Piece) -> None:
@@ -307,7 +380,8 @@ class _Writer:
         """The file is over."""
         gathered, self.pieces = self.pieces, []
         file = gathered[0].file
-        self.failed += error is not None
+        if error is not None:
+            self.failed = max(self.failed, 1 if gathered[-1].heard else 2)
         replies = [piece.reply for piece in gathered if piece.reply is not None]
         seconds = sum(piece.seconds for piece in gathered if piece.reply is not None)
         totals = {
@@ -413,7 +487,7 @@ def _cells(row: dict[str, Any], parameter: str) -> list[str]:
     ]
 
 
-@app.command(epilog="fewhertz methods\n\nfewhertz methods --json | jq .name\n\nfewhertz methods --import my_method.py")
+@_command(epilog="fewhertz methods\n\nfewhertz methods --json | jq .name\n\nfewhertz methods --import my_method.py")
 def methods(
     as_json: JSON = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The table of the README.")] = False,
@@ -451,7 +525,7 @@ def _table(head: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-@app.command(epilog="fewhertz sample clips\n\nfewhertz eval pocket --task clips/samples.jsonl --method pool@keep=1/2")
+@_command(epilog="fewhertz sample clips\n\nfewhertz eval pocket --task clips/samples.jsonl --method pool@keep=1/2")
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")] = Path("samples"),
 ) -> None:
@@ -471,7 +545,7 @@ def sample(
     print(f"{len(files) - 1} clips and samples.jsonl in {folder}", file=sys.stderr)
 
 
-@app.command(
+@_command(
     epilog='fewhertz inspect Qwen/Qwen2-Audio-7B-Instruct speech.wav --method "pool@8Hz" --memory 24GB\n\n'
     'fewhertz inspect pocket 30s --method "ltbm@keep=1/3" --context 512'
 )
@@ -504,7 +578,9 @@ def inspect(
         processor = load_processor(checkpoint)
         weights = weight_bytes(checkpoint)
         text = checkpoint.config.get_text_config()
-        longest = context or getattr(text, "max_position_embeddings", None)
+        trained = getattr(text, "max_position_embeddings", None)
+        # --context may be less than the model was made for, and more where positions are stretched
+        longest, reach = context or trained, max(context or 0, trained or 0) or None
 
     failed = False
     found: list[tuple[str, Cost]] = []
@@ -517,11 +593,11 @@ def inspect(
     shown = None if spec is None else str(fewhertz.parse(spec))
     if as_json:
         for name, one in found:
-            print(json.dumps(_cost_json(name, shown, one, weights, longest, room), ensure_ascii=False))
+            print(json.dumps(_cost_json(name, shown, one, weights, longest, reach, room), ensure_ascii=False))
     elif found:
-        _print_costs(found, shown, weights, longest, room)
+        _print_costs(found, shown, weights, longest, reach, room)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(2)
 
 
 def _seconds(name: str) -> float:
@@ -536,21 +612,24 @@ def _seconds(name: str) -> float:
 
 
 def _cost_json(
-    name: str, spec: str | None, one: Cost, weights: int, longest: int | None, room: int | None
+    name: str, spec: str | None, one: Cost, weights: int, longest: int | None, reach: int | None, room: int | None
 ) -> dict[str, Any]:
-    fits_context = None if longest is None else [None if c is None else c <= longest for c in one.context]
+    fits = one.fits(longest, reach)
     fits_memory = None if room is None else [None if k is None else weights + k <= room for k in one.kv]
     pairs = {
         "audio_tokens": (one.before, one.after),
         "rate_hz": one.rate,
         "context": one.context,
+        "positions": one.positions,
         "prefill_flops": one.flops,
         "kv_bytes": one.kv,
-        "fits_context": fits_context or (None, None),
+        "fits_context": [fitting for fitting, _ in fits],
+        "binds": [limit for _, limit in fits],
         "fits_memory": fits_memory or (None, None),
     }
     line: dict[str, Any] = {"file": name, "method": spec, "seconds": round(one.seconds, 3), "prompt_tokens": one.prompt}
-    line |= {"weight_bytes": weights, "context_limit": longest, "memory_bytes": room}
+    line |= {"weight_bytes": weights, "context_limit": longest, "position_limit": reach}
+    line |= {"memory_bytes": room}
     for key, (without, compressed) in pairs.items():
         line |= {f"{key}_before": without, key: compressed}
     return line
@@ -571,8 +650,23 @@ def _fits(value: int | None, limit: int | None) -> str:
     return "follows content" if value is None else "yes" if value <= limit else "no"
 
 
+def _fits_context(one: Cost, i: int, longest: int | None, reach: int | None) -> str:
+    if longest is None and reach is None:
+        return "–"
+    fitting, limit = one.fits(longest, reach)[i]
+    if limit is None:
+        return "yes" if fitting else "follows content"
+    far, most = (one.context[i], longest) if limit == "tokens" else (one.positions[i], reach)
+    return f"no: {far} {limit} of {most}"
+
+
 def _print_costs(
-    found: list[tuple[str, Cost]], spec: str | None, weights: int, longest: int | None, room: int | None
+    found: list[tuple[str, Cost]],
+    spec: str | None,
+    weights: int,
+    longest: int | None,
+    reach: int | None,
+    room: int | None,
 ) -> None:
     rows = []
     for name, one in found:
@@ -589,7 +683,7 @@ def _print_costs(
                     "–" if whole is None else str(whole),
                     "–" if flops is None else _amount(flops, "FLOP"),
                     "–" if kv is None else _amount(kv, "B"),
-                    _fits(whole, longest),
+                    _fits_context(one, i, longest, reach),
                     _fits(None if kv is None else weights + kv, room),
                 ]
             )
@@ -610,7 +704,7 @@ def _print_costs(
     _say(f"weights: {_amount(weights, 'B')}; memory is weights and KV cache, without activations")
 
 
-@app.command(
+@_command(
     epilog='fewhertz show speech.wav --method "segment@keep=1/3" --out tokens.png\n\n'
     'fewhertz show speech.wav --method "stride@8Hz" --out tokens.svg --model ./my-model'
 )
@@ -630,6 +724,9 @@ def show(
         from fewhertz.show import need_matplotlib
 
         need_matplotlib()
+        from fewhertz import audio
+
+        audio.check(file)
         _quiet()
         wearing, processor = fewhertz.load(model, method, device=device)
     from fewhertz.run import one_line
@@ -638,13 +735,12 @@ def show(
     try:
         plan = draw(wearing, processor, file, out)
     except (OSError, ValueError) as error:
-        _say(_complaint(file, one_line(error)))
-        raise typer.Exit(1) from error
+        raise BadUsage(_complaint(file, one_line(error)).removeprefix("fewhertz: ")) from error
     _say(f"{plan.n} → {plan.m} audio tokens")
     print(out)
 
 
-@app.command(
+@_command(
     epilog='fewhertz compress pocket --method "pool@keep=1/3" --out ./pocket-third\n\n'
     'fewhertz compress Qwen/Qwen2-Audio-7B-Instruct --method "segment@8Hz" --out ./qwen2-audio-8hz'
 )
@@ -662,7 +758,7 @@ def compress(
         print(save_compressed(model, method, out))
 
 
-class _Several(TyperCommand):
+class _Several(_Once):
     """Takes `--keep 1 1/2 1/3` for `--keep 1 --keep 1/2 --keep 1/3`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -675,7 +771,7 @@ class _Several(TyperCommand):
         return super().parse_args(ctx, spread)
 
 
-@app.command(
+@_command(
     "eval",
     cls=_Several,
     epilog="fewhertz eval pocket --task mine.jsonl --method pool --method segment --keep 1 1/2 1/3\n\n"
@@ -709,8 +805,8 @@ def evaluate(
         str | None, typer.Option(help="plain, whisper-english, whisper-basic, whisper-basic-joined.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N rows only.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples that run together.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Samples that run together.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW, help="Longest answer.")] = 256,
     device: DEVICE = None,
     dtype: DTYPE = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap; decoding is greedy.")] = 0,
@@ -790,9 +886,7 @@ def _out(out: Path, *kinds: str) -> None:
         raise ValueError(f"--out: there is no folder {out.parent}")
 
 
-@app.command(
-    epilog="fewhertz report results --out report.html\n\nfewhertz report results --out worst.html --samples 50"
-)
+@_command(epilog="fewhertz report results --out report.html\n\nfewhertz report results --out worst.html --samples 50")
 def report(
     root: RESULTS,
     out: Annotated[Path, typer.Option(help="The page: .html.")] = Path("report.html"),
@@ -807,7 +901,7 @@ def report(
     _done(out, wrong)
 
 
-@app.command(
+@_command(
     epilog="fewhertz plot results --out curve.png\n\n"
     "fewhertz plot results --task librispeech-other-test --method pool --method ward+time+sizes --out paper.pdf"
 )
@@ -857,7 +951,7 @@ def _tasks(names: list[str], options: dict[str, Any]) -> list[Any]:
     return found
 
 
-@app.command(
+@_command(
     cls=_Several,
     epilog="fewhertz train pocket --method pool@keep=1/3 --task train.jsonl --dev dev.jsonl --out adapter\n\n"
     "fewhertz train Qwen/Qwen2-Audio-7B-Instruct -m segment --keep 1/2..1/6 --task commonvoice --out adapter --bf16\n\n"
@@ -899,7 +993,7 @@ def train(
     decay: Annotated[float, typer.Option(help="Weight decay.")] = 0.0,
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Samples of a step, over all processes.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Samples of a step, over all processes.")] = 16,
     accumulate: Annotated[int, typer.Option(help="Parts of a batch that run one after the other.")] = 1,
     every: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 100,
     data: DATA = None,
@@ -907,7 +1001,9 @@ def train(
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
     audio: FOLDER = None,
     prompt: ASK = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest output of the teacher (distill).")] = 256,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, max=MAX_NEW, help="Longest output of the teacher (distill).")
+    ] = 256,
     bf16: Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")] = False,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
     cache: Annotated[
@@ -974,7 +1070,7 @@ def train(
         print(done.directory)
 
 
-@app.command(epilog="fewhertz merge pocket --adapter ./adapter --out ./pocket-third")
+@_command(epilog="fewhertz merge pocket --adapter ./adapter --out ./pocket-third")
 def merge(
     model: MODEL,
     adapter: Annotated[Path, typer.Option(help="What fewhertz train wrote.", show_default=False)],
@@ -990,7 +1086,7 @@ def merge(
         print(fold(model, adapter, out))
 
 
-@app.command(
+@_command(
     epilog='fewhertz embed pocket *.flac --method "unseg" --out embeddings\n\n'
     'fewhertz embed Qwen/Qwen2-Audio-7B-Instruct talk.mp3 --chunk 30 --method "pool@8Hz" --out embeddings'
 )
@@ -1002,7 +1098,7 @@ def embed(
     chunk: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Cut audio into windows of so many seconds.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows that are encoded together.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Windows that are encoded together.")] = 1,
     device: DEVICE = None,
     dtype: DTYPE = None,
     modules: IMPORT = None,
@@ -1010,6 +1106,11 @@ def embed(
     """Write compressed audio as embeddings, for a vLLM without the plugin: a safetensors file a clip."""
     _import(modules)
     _check_chunk(chunk)
+    unread = _unread(files)
+    if len(unread) == len(files):
+        for file, error in unread.items():
+            _say(_complaint(file, error))
+        raise typer.Exit(2)
     with _bad_usage():
         wearing, processor = _load(model, method, device=device, dtype=dtype)
         from fewhertz.checkpoint import open_checkpoint
@@ -1018,12 +1119,12 @@ def embed(
 
         made = identity(wearing, open_checkpoint(model), model, chunk)
         stream = write(wearing, processor, files, out, made, chunk=chunk, batch_size=batch_size)
-    failed = False
+    failed = 0
     with _progress(len(files)) as advance:
         for one in stream:
             if one.error is not None:
                 _say(_complaint(one.audio, one.error))
-                failed = True
+                failed = max(failed, 1 if one.heard else 2)
             if one.record is not None:
                 seconds, before, after = (one.record[k] for k in ("seconds", "audio_tokens_before", "audio_tokens"))
                 _say(f"{one.audio}: {seconds:.1f} s, {before} → {after} audio tokens")
@@ -1031,7 +1132,7 @@ def embed(
             if one.last:
                 advance()
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(failed)
 
 
 @contextmanager
@@ -1052,7 +1153,7 @@ def _told() -> Iterator[None]:
         yield
 
 
-@app.command(
+@_command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog='fewhertz serve pocket --method "pool@keep=1/3" --port 8000\n\n'
     'fewhertz serve Qwen/Qwen2-Audio-7B-Instruct --method "segmentwise@keep=1/2" --tensor-parallel-size 2',
@@ -1069,7 +1170,7 @@ def serve(
         become(model, method, context.args)
 
 
-@app.command(
+@_command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog='fewhertz batch calls.jsonl --model pocket --method "pool@keep=1/3" --out answers\n\n'
     'fewhertz batch calls.jsonl --model Qwen/Qwen2-Audio-7B-Instruct -m "segment@8Hz" --out answers '
@@ -1089,8 +1190,8 @@ def batch(
     engines: Annotated[int | None, typer.Option(min=1, help="How many; default: all that the GPUs hold.")] = None,
     audio: FOLDER = None,
     prompt: ASK = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows that an engine is given at once.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW, help="Longest answer.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Rows that an engine is given at once.")] = 32,
 ) -> None:
     """Ask about all audio of a manifest, by vLLM engines under Ray; vLLM's own options go with it."""
     with _bad_usage():

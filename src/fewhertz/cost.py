@@ -27,6 +27,8 @@ class Cost:
         after: audio tokens that the LLM reads; `None` where the method's count follows content.
         flops: floating-point operations of the LLM's prefill, without and with the method.
         kv: bytes of the KV cache after prefill, without and with the method.
+        positions: how far positions go in the prompt, without and with the method: its tokens, or under `+time` as far
+            as without the method; `None` where that follows content.
     """
 
     seconds: float
@@ -35,6 +37,7 @@ class Cost:
     after: int | None
     flops: tuple[int, int | None]
     kv: tuple[int, int | None]
+    positions: tuple[int, int | None]
 
     @property
     def rate(self) -> tuple[float, float | None]:
@@ -45,6 +48,25 @@ class Cost:
     def context(self) -> tuple[int, int | None]:
         """Tokens of the whole prompt, without and with the method."""
         return self.prompt + self.before, None if self.after is None else self.prompt + self.after
+
+    def fits(self, tokens: int | None, positions: int | None) -> list[tuple[bool | None, str | None]]:
+        """Whether the prompt fits, and if not what binds, `"tokens"` or `"positions"`; without and with the method.
+
+        Args:
+            tokens: most tokens of a prompt; `None`: any.
+            positions: the positions that the model was trained on; `None`: any.
+        """
+        found: list[tuple[bool | None, str | None]] = []
+        for count, reach in zip(self.context, self.positions, strict=True):
+            if count is not None and tokens is not None and count > tokens:
+                found.append((False, "tokens"))
+            elif reach is not None and positions is not None and reach > positions:
+                found.append((False, "positions"))
+            elif (tokens is None and positions is None) or None in (count, reach):
+                found.append((None, None))
+            else:
+                found.append((True, None))
+        return found
 
 
 def _shape(text: Config) -> tuple[int, int, int, int]:
@@ -140,6 +162,7 @@ def cost(
         after,
         (prefill_flops(text, long), None if short is None else prefill_flops(text, short)),
         (kv_bytes(text, long, dtype), None if short is None else kv_bytes(text, short, dtype)),
+        (long, long if method is not None and method.positions == "time" else short),
     )
 
 

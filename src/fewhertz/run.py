@@ -211,6 +211,7 @@ class Piece:
     Attributes:
         seconds: length of the audio.
         last: whether the file ends with it.
+        heard: whether the audio could be read, so that an error is the model's.
     """
 
     file: str | Path
@@ -218,6 +219,10 @@ class Piece:
     last: bool
     reply: Reply | None = None
     error: str | None = None
+
+    @property
+    def heard(self) -> bool:
+        return self.seconds > 0
 
 
 @dataclass(frozen=True)
