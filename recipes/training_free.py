@@ -568,13 +568,14 @@ HEAD = """# Training-free: what the LLM is told
 
 Made by `make reproduce` from the result files in `results/`; do not edit. `make training-free` measures the cells anew.
 
-**The question.** Can a third of the audio tokens do the work of all of them, without any training? The papers hand the
-LLM compressed tokens as if they were ordinary ones: packed one after the other, each counting as one. Here it is told
-two things more, for any method. **When** (`+time`): a token stands at the mean position of what it stands for, and text
-goes on from the uncompressed length, so that distances stay those that the LLM was trained on. **How much** (`+sizes`):
-log s is added to the attention logits of a token that stands for s, which for s equal keys and values is exactly the
-attention over all of them. Our two methods, `optimal` and `ward`, cut the tokens into contiguous segments of least
-squared distance to their means. `fewhertz methods` marks the default that follows: `{default}`.
+**The question.** Can a third of the audio tokens do the work of all of them, without any training? Most papers hand
+the LLM compressed tokens as if they were ordinary ones: packed one after the other, each counting as one (DART and
+EVS keep the original positions, ToMe adds log size). Here it is told two things more, for any method. **When**
+(`+time`): a token stands at the mean position of what it stands for, and text goes on from the uncompressed length,
+so that distances stay those that the LLM was trained on. **How much** (`+sizes`): log s is added to the attention
+logits of a token that stands for s, which for s equal keys and values is exactly the attention over all of them. Our
+two methods, `optimal` and `ward`, cut the tokens into contiguous segments of least squared distance to their means.
+`fewhertz methods` marks the default that follows: `{default}`.
 
 **What was measured.** *pocket*, a model of the Qwen2-Audio class of {parameters} million parameters that we trained
 ourselves and ship (weights `{sha}`), greedy, on {device}, {dtype}: {tasks}. {methods} methods × {presentations}

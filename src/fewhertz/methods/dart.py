@@ -19,7 +19,8 @@ class DART(Method, name="dart"):
     tokens of lowest cosine to it that are not chosen yet, until m are chosen.
 
     Our choices: the L1 norm of the tokens themselves, not of a layer's keys, and no pivots from the text, since a
-    method sees neither; hence 8 audio pivots. Equals: the earlier token.
+    method sees neither; hence 8 audio pivots; pivots take their tokens in the order of their norms. Equals: the
+    earlier token. As published, tokens keep their original positions: `dart+time`.
 
     Cost: O(p·n·d) time. Needs nothing but the tokens.
     Fails where the pivots are alike: they are not compared with each other, nor are the tokens that they choose.

@@ -18,7 +18,8 @@ class EVS(Method, name="evs"):
 
     The first token stays, and the m − 1 tokens of largest 1 − cos(x_{t−1}, x_t), the change from the token before. The
     paper compares the pixels of a patch in successive frames; here, as in vLLM's and SGLang's EVS, token embeddings
-    are compared. These are the first tokens of the segments of `segment`. Equal changes: the earlier token stays.
+    are compared. These are the first tokens of the segments of `segment`. Equal changes: the earlier token stays. As
+    published, tokens keep their original positions: `evs+time`.
 
     Cost: three passes over the tokens, O(n·d). Needs nothing but the tokens.
     Fails where a sound holds: a vowel is its first token alone, and noise, which always changes, takes the budget.

@@ -69,8 +69,9 @@ class Optimal(Method, name="optimal"):
     With u_t = x_t/‖x_t‖, a segment of s tokens costs Σ‖u_t − ū‖² = Σ‖u_t‖² − ‖Σu_t‖²/s. Of all ways to cut a clip
     into m segments of at most L = min(n − m + 1, ⌈longest·n/m⌉) tokens, this one has the smallest sum of costs. With
     longest ≥ m the limit forbids nothing, and it is the smallest of all; the default forbids what is longer than 8 mean
-    segments, which loses nothing on pocket's bundled speech, and makes the time n·m·L = longest·n². Costs count in
-    steps of 1e-6. Equals: the last segment is as long as it can be, then the one before it, and so on.
+    segments, which on recordings of minutes may lose some of what the best cut would keep, and makes the time
+    n·m·L = longest·n². Costs count in steps of 1e-6. Equals: the last segment is as long as it can be, then the one
+    before it, and so on.
 
     Found by dynamic programming: D_k(j) = min over l ≤ L of D_{k−1}(j − l) + cost of the l tokens before place j, one
     segment k after the other, all clips, places and lengths at once.

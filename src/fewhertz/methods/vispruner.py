@@ -38,7 +38,8 @@ class VisPruner(Method, name="vispruner"):
     fewhertz.scores) stay. From the others duplicates are removed in rounds until m − ⌊share·m⌋ are left: those in even
     places are compared with those in odd places, and the 8 that have the most similar partner go.
 
-    Our choice: the others stand in time order, as in SA-MAP's port to audio. Equals: of scores the earlier token
+    Our choice: the others stand in time order in each round, as in the first round of SA-MAP's port to audio; its later
+    rounds go on in another order. Equals: of scores the earlier token
     stays, of duplicates the earlier one goes.
 
     Cost: O(n²·d) time once and O(n²) in each of the (n − m)/8 rounds; 8·n² bytes a clip, a few clips at a time. Needs
