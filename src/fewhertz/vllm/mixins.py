@@ -24,7 +24,7 @@ from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
 from fewhertz.checkpoint import LEARNED
 from fewhertz.families.base import Family
-from fewhertz.method import Clip, Method
+from fewhertz.method import IDENTITY, Clip, Method
 from fewhertz.scores import attention_received, token_means
 from fewhertz.vllm.choice import KEY, TOKENS, Choice
 from fewhertz.vllm.told import ToldModel, beside
@@ -85,7 +85,7 @@ class CompressedProcessor:
         """The largest input, uncompressed: a request may ask for any keep."""
         upstream: Any = super()
         inputs = upstream.get_dummy_inputs(*args, **kwargs)
-        return dataclasses.replace(inputs, hf_processor_mm_kwargs={KEY: "pool"}) if self.choice.default else inputs
+        return dataclasses.replace(inputs, hf_processor_mm_kwargs={KEY: IDENTITY}) if self.choice.default else inputs
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
         """Process a prompt with its audio.
