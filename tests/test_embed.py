@@ -205,7 +205,7 @@ def test_a_bad_file_does_not_take_the_others_with_it(clips: list[Path], tmp_path
     (tmp_path / "noise.wav").write_bytes(b"not audio")
     files = [clips[0], tmp_path / "noise.wav", tmp_path / "none.wav", clips[1]]
     done = fewhertz_("embed", "pocket", *files, "--method", "unseg", "--out", tmp_path / "out", "--batch-size", "4")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert len(done.stdout.splitlines()) == 2 and len(written(tmp_path / "out")[1]) == 2
     complaints = [line for line in done.stderr.splitlines() if line.startswith("fewhertz: ")]
     assert ["noise.wav is not audio" in complaints[0], "none.wav: no such file" in complaints[1]] == [True, True]
@@ -219,7 +219,7 @@ def test_bad_usage(clips: list[Path], tmp_path: Path) -> None:
         "leave +time and +sizes out": ["--method", "pool@keep=1/2+time"],
         "another method (pool@keep=1/2, now pool@keep=1/3)": ["--method", "pool@keep=1/3"],
         "no method named": ["--method", "nope"],
-        "at least 0.1": ["--method", "pool@keep=1/2", "--chunk", "0"],
+        "at least 0.2": ["--method", "pool@keep=1/2", "--chunk", "0"],
         "reads at once": ["--method", "pool@keep=1/2", "--chunk", "40"],
     }
     for text, options in bad.items():
