@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,66 @@ def test_hostile_config(config: str, says: str, copy: Path) -> None:
     (copy / "config.json").write_text(config)
     done = fewhertz_("run", copy, AUDIO)
     assert done.exit_code == 2 and says in done.stderr and len(done.stderr.splitlines()) <= 2
+
+
+def half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def sized(part: str, **sizes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config[part] |= sizes
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+# what is damaged, what the line says, and whether inspect, which reads no weights, finds it too
+DAMAGED = {
+    "half the weights": (lambda d: half(d / "model.safetensors"), "model.safetensors is damaged", False),
+    "no weights in the file": (lambda d: (d / "model.safetensors").write_bytes(b""), "model.safetensors", False),
+    "junk for weights": (lambda d: (d / "model.safetensors").write_bytes(b"junk" * 99), "model.safetensors", False),
+    "more layers": (sized("text_config", num_hidden_layers=8, layer_types=["full_attention"] * 8), "weights", False),
+    "another width": (sized("text_config", intermediate_size=100), "of another shape than config.json says", False),
+    "fewer heads": (sized("text_config", num_key_value_heads=1), "of another shape than config.json says", False),
+    "layers beyond all": (sized("audio_config", encoder_layers=10**9), "encoder_layers is at most 10,000", True),
+    "words beyond all": (sized("text_config", vocab_size=10**12), "vocab_size is at most", True),
+    "a negative width": (sized("text_config", hidden_size=-1), "config.json is damaged", True),
+    "no heads": (sized("text_config", num_attention_heads=0), "config.json is damaged", True),
+    "words for a number": (sized("text_config", vocab_size="many"), "config.json is damaged", True),
+    "an unknown activation": (sized("text_config", hidden_act="nope"), "config.json is damaged", True),
+    "empty tokenizer": (lambda d: (d / "tokenizer.json").write_text(""), "tokenizer is damaged", True),
+    "tokenizer without words": (lambda d: (d / "tokenizer.json").write_text("{}"), "tokenizer is damaged", True),
+    "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "tokenizer is damaged", True),
+    "processor is a list": (lambda d: (d / "processor_config.json").write_text("[]"), "the processor", True),
+}
+
+
+@pytest.mark.parametrize(("damage", "says", "inspected"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_checkpoint(damage: Callable[[Path], object], says: str, inspected: bool, copy: Path) -> None:
+    damage(copy)
+    for command in (("run", copy, AUDIO, "--max-new-tokens", 1), ("inspect", copy, "5s")):
+        done = fewhertz_(*command)
+        if command[0] == "inspect" and not inspected:
+            assert done.exit_code == 0, done.output
+            continue
+        assert done.exit_code == 2 and says in done.stderr, (done.output, done.exception)
+        assert len(done.stderr.splitlines()) <= 2 and done.stdout == "" and len(done.stderr) < 600
+
+
+@pytest.mark.parametrize("weights", [b"", b"junk" * 99], ids=["empty", "junk"])
+def test_a_junk_adapter(weights: bytes, copy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}')
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    for junk in (None, '{"peft_type": "LORA", "r": "many"}', '{"peft_type": "LORA"}'):
+        if junk is not None:
+            (folder / "adapter_config.json").write_text(junk)
+        done = fewhertz_("run", copy, AUDIO, "--adapter", folder)
+        assert done.exit_code == 2 and "Traceback" not in done.stderr, (done.output, done.exception)
+        assert "does not fit this model" in done.stderr.splitlines()[-1] and len(done.stderr.splitlines()) <= 2
 
 
 def test_pickles_are_refused_by_name(copy: Path) -> None:

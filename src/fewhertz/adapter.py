@@ -113,7 +113,7 @@ class Adapter:
                     net.load_adapter(str(self.directory), self.sha256)
                     return net
                 return peft.PeftModel.from_pretrained(net, str(self.directory), adapter_name=self.sha256)
-        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        except Exception as error:  # of any kind: peft checks nothing of what it reads
             reason = " ".join(str(error).split())
             raise ValueError(f"{self.directory} does not fit this model ({reason:.200})") from None
 

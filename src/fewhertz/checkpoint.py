@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ INDEX = "model.safetensors.index.json"
 COPIED = {".json", ".jinja", ".txt", ".model", ".md", ""}  # suffixes, beside the weights; "": LICENSE, NOTICE
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 MAX_CONFIG_BYTES = 16 * 2**20
+SIZED = re.compile(r"(^d_model|^depth|_size|_dim|_heads|_layers|_mel_bins|^num_experts)$")  # names in a config.json
+MAX_SIZE, MAX_LAYERS = 10**8, 10**4
 
 
 class Mismatch(UserWarning):
@@ -115,6 +118,33 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
+@contextmanager
+def undamaged(place: Path, what: str) -> Iterator[None]:
+    """Say in a line what of a model cannot be used; libraries raise errors of any kind over files that are damaged.
+
+    Raises:
+        ValueError: in place of whatever was raised.
+    """
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{place}: {what} is damaged or does not belong to this model ({reason:.160})") from None
+
+
+def _check_sizes(place: Path, config: dict[str, Any]) -> None:
+    """Refuse sizes that no model has, before anything of such a size is made."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            _check_sizes(place, value)
+        elif SIZED.search(name) and isinstance(value, int):
+            most = MAX_LAYERS if name.endswith(("layers", "depth")) else MAX_SIZE
+            if value > most:
+                raise ValueError(f"{place}: {name} is at most {most:,}, got {value:.6g}")
+
+
 def _family(config: dict[str, Any]) -> Family:
     import fewhertz.families  # noqa: F401  (fills FAMILIES)
 
@@ -172,7 +202,9 @@ def open_checkpoint(model: str | Path, *, weights: bool = True) -> Checkpoint:
     worn = carried.get("method") if isinstance(carried, dict) else None
     if carried is not None and not isinstance(worn, str):
         raise ValueError(f'{directory}/config.json: audio_compression is {{"method": "pool@keep=1/3"}}, got {carried}')
-    config = model_class.config_class.from_pretrained(directory, local_files_only=True)
+    _check_sizes(directory / "config.json", raw)
+    with undamaged(directory, "config.json"):
+        config = model_class.config_class.from_pretrained(directory, local_files_only=True)
     return Checkpoint(directory, family, model_class, config, worn)
 
 
@@ -228,10 +260,48 @@ def load(
 
 
 def load_weights(checkpoint: Checkpoint, dtype: str | torch.dtype = "auto") -> Any:
-    """The model alone, on the CPU; it wears nothing."""
-    return checkpoint.model_class.from_pretrained(
-        checkpoint.directory, config=checkpoint.config, dtype=dtype, use_safetensors=True, local_files_only=True
-    )
+    """The model alone, on the CPU; it wears nothing.
+
+    Raises:
+        ValueError: where its files are damaged, or the weights are not all those of its configuration.
+    """
+    from safetensors import safe_open
+
+    folder, held = checkpoint.directory, 0
+    for name in weight_files(folder):
+        with undamaged(folder, name), safe_open(folder / name, "pt") as file:
+            held += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    wanted = sum(p.numel() for p in meta(checkpoint).parameters())
+    packed = getattr(checkpoint.config, "quantization_config", None) is not None  # several in one number
+    if wanted > held and not packed:  # transformers would make up the rest at random
+        raise ValueError(f"{folder}: config.json asks for {wanted:,} weights, the files hold {held:,}")
+    with undamaged(folder, "a file"):
+        net, found = checkpoint.model_class.from_pretrained(
+            folder,
+            config=checkpoint.config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+        )
+    wrong = sorted(found["missing_keys"]) + sorted(one[0] for one in found["mismatched_keys"])
+    if wrong:
+        raise ValueError(
+            f"{folder}: {len(wrong)} weights are missing or of another shape than config.json says: {wrong[0]}"
+        )
+    return net
+
+
+def meta(checkpoint: Checkpoint) -> Any:
+    """The model without memory for its weights, on the meta device.
+
+    Raises:
+        ValueError: where its configuration makes none.
+    """
+    with undamaged(checkpoint.directory, "config.json"), warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        return checkpoint.model_class(checkpoint.config)
 
 
 def load_learned(handle: Attached, folders: list[Path], carried: bool) -> None:
@@ -255,10 +325,18 @@ def load_learned(handle: Attached, folders: list[Path], carried: bool) -> None:
 
 
 def load_processor(checkpoint: Checkpoint) -> Any:
-    """The processor alone: no weights."""
+    """The processor alone: no weights.
+
+    Raises:
+        ValueError: where its files are damaged.
+    """
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
+    with undamaged(checkpoint.directory, "the processor or tokenizer"):
+        processor = AutoProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
+        if not processor.tokenizer or not len(processor.tokenizer):
+            raise ValueError("it has no tokens")
+        return processor
 
 
 def _device(device: str | torch.device | None) -> torch.device:

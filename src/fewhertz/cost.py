@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewhertz.checkpoint import Checkpoint
+from fewhertz.checkpoint import Checkpoint, meta, undamaged
 from fewhertz.families.base import Config
 from fewhertz.method import Method
 
@@ -118,9 +118,7 @@ def dtype_of(config: Config) -> torch.dtype:
 
 def weight_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of the weights in the configuration's dtype; the model is laid out on the meta device, without memory."""
-    with torch.device("meta"):
-        model = checkpoint.model_class(checkpoint.config)
-    return sum(p.numel() for p in model.parameters()) * dtype_of(checkpoint.config).itemsize
+    return sum(p.numel() for p in meta(checkpoint).parameters()) * dtype_of(checkpoint.config).itemsize
 
 
 def cost(
@@ -145,7 +143,8 @@ def cost(
     if limit is not None and seconds > limit:
         raise ValueError(too_long(seconds, checkpoint.family, chunks=True))
     silence = np.zeros(round(seconds * sample_rate(processor)), np.float32)
-    ids = request(processor, [silence], prompt)["input_ids"]
+    with undamaged(checkpoint.directory, "the processor or tokenizer"):
+        ids = request(processor, [silence], prompt)["input_ids"]
     before = int((ids == checkpoint.family.placeholder(checkpoint.config)).sum())
     around = ids.numel() - before
     if method is None:
