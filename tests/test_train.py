@@ -604,6 +604,13 @@ def test_the_controls_adapter_wears_nothing(tiny: Path, manifest: Path, tmp_path
         fewhertz.load(tiny, "pool@keep=1/2", adapter=tmp_path / "none", device="cpu")
 
 
+def rename(out: Path, old: str, new: str, extra: str | None = None) -> None:
+    """Let an adapter's weights be of other layers, or of others too."""
+    found = load_file(out / adapter.WEIGHTS)
+    more = {key.replace(old, extra): one.clone() for key, one in found.items()} if extra else {}
+    save_file(more | {key.replace(old, new): one for key, one in found.items()}, out / adapter.WEIGHTS)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -614,6 +621,9 @@ def test_the_controls_adapter_wears_nothing(tiny: Path, manifest: Path, tmp_path
         (lambda d: (d / adapter.METHOD).write_text("{"), "audio_compression.json is not JSON"),
         (lambda d: save_file({"x": torch.zeros(1)}, d / "audio_compression.safetensors"), "does not hold the weights"),
         (lambda d: (d / "audio_compression.safetensors").write_bytes(b"x" * 40), "does not hold the weights"),
+        (lambda d: save_file({}, d / adapter.WEIGHTS), "does not fit this model (it has no "),
+        (lambda d: rename(d, "layers.0", "layers.7"), "does not fit this model (it has no "),
+        (lambda d: rename(d, "layers.1", "layers.1", extra="layers.7"), "does not fit this model (the model has no "),
     ],
 )
 def test_bad_adapters(trained: Path, tiny: Path, manifest: Path, change: Any, words: str) -> None:

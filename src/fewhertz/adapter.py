@@ -109,13 +109,20 @@ class Adapter:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of old
-                if isinstance(net, peft.PeftModel):
-                    net.load_adapter(str(self.directory), self.sha256)
-                    return net
-                return peft.PeftModel.from_pretrained(net, str(self.directory), adapter_name=self.sha256)
+                if not isinstance(net, peft.PeftModel):
+                    settings = peft.PeftConfig.from_pretrained(str(self.directory))
+                    settings.inference_mode = True
+                    net = peft.get_peft_model(net, settings, self.sha256)
+                loaded = net.load_adapter(str(self.directory), self.sha256)
         except Exception as error:  # of any kind: peft checks nothing of what it reads
             reason = " ".join(str(error).split())
             raise ValueError(f"{self.directory} does not fit this model ({reason:.200})") from None
+        # peft loads what it finds and leaves the rest as it starts, which is the base model
+        strange, lacking = loaded.unexpected_keys, loaded.missing_keys
+        if strange or lacking:
+            which = f"it has no {lacking[0]:.200}" if lacking else f"the model has no {strange[0]:.200}"
+            raise ValueError(f"{self.directory} does not fit this model ({which}): is it of another model?")
+        return net
 
 
 def switch(net: Any, worn: Adapter | None) -> None:
