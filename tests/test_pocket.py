@@ -242,6 +242,13 @@ def test_a_quicker_clip_is_shorter_and_higher() -> None:
     assert torch.fft.rfft(wave).abs().argmax() * 16_000 / len(wave) == pytest.approx(500, abs=2)
 
 
+def test_no_clip_is_planned_longer_than_the_encoder_hears() -> None:
+    bank = bank_of(np.zeros(int(29.4 * 16_000), np.int16))
+    item = data.Item([[data.Stretch(0, 0, bank.rows[0]["samples"], 0)]], "", "", people=True)
+    clips = data.planned([item] * 60, bank, np.random.default_rng(0), 1.0)
+    assert clips.samples.max() <= 29.5 * 16_000 and clips.samples.min() < 27 * 16_000
+
+
 def test_what_is_heard_follows_from_the_plan() -> None:
     """Rooms, noise, tilts and masks: drawn when planned, the same each time; the batch row is the row alone."""
     rng = np.random.default_rng(0)

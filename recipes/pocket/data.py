@@ -192,6 +192,8 @@ def planned(items: list[Item], bank: Bank, rng: np.random.Generator | None, augm
         for clip, some in enumerate(item.clips):
             row = _heard_as(rng, strong) if rng is not None and augment else _as_it_is()
             step = row.pop("step")
+            if item.samples(clip) / step > LONGEST * SAMPLE_RATE:
+                step = 1.0  # slower, it would be longer than the encoder hears
             size = int(item.samples(clip) / step)
             for s in some:
                 at = int(s.at / step)
