@@ -34,6 +34,7 @@ LETTERS = {"en": "a-z'", "fr": "a-zàâæçéèêëîïôœùûüÿ'", "de": "a-
 SPEAKABLE = {
     "en": re.compile(r"[A-Za-z' ,.?!\"\-]+"),
     "de": re.compile(r"[A-Za-zÄÖÜäöüß ,.?!\"\-]+"),
+    "fr": re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿœŒ' ,.?!\"\-;:«»]+"),
 }
 ITEMS = {"far": 300, "passages": 100, "pace": 100, "german": 1000, "strings": 300, "digits": 200, "describe": 300}
 DEV = {"far": 100, "passages": 40, "pace": 40, "german": 200, "strings": 60, "digits": 100, "describe": 60}

@@ -8,32 +8,42 @@ fewhertz eval pocket --task out/pocket-dev/strings-dev.jsonl --method pool --met
 from __future__ import annotations
 
 import argparse
+import sys
+from collections import Counter
 from pathlib import Path
 
 import soundfile as sf
 
-from . import config, corpus
+from . import config, corpus, speech
 from .config import SAMPLE_RATE, SEEN_VOICES, SPLITS
 from .corpus import read_jsonl, write_jsonl
 
+FRENCH_VOICES = ("espeak:fr", "espeak:fr+f2", "espeak:fr+m3", "espeak:fr+f4", "espeak:fr-ch+m7")
 TRAINING = ("french-synthetic", "strings", "synthetic")
+LISTED_BY = "1.51"  # the espeak-ng that the lists' sha256 are of
 STRINGS = 20_000  # of training, to take some of
 FIELD = {"transcribe": "text", "translate": "translation", "describe": "captions", "answer": "answer"}
 
 
 def training(name: str, data: Path) -> list[dict]:
-    """Speech of the training split, as pocket itself was trained on: no list of it is kept."""
+    """Speech of the training split: no list of it is kept."""
     if name == "strings":
         return corpus.word_strings(data, "train", STRINGS)
-    lang, texts = (
-        ("fr", corpus.french(data, "train")) if name == "french-synthetic" else ("en", corpus.english(data)["train"])
-    )
-    return corpus.listed(corpus.say(texts, lang, SEEN_VOICES[lang], f"train-{name}"))
+    if name == "french-synthetic":
+        return corpus.listed(corpus.say(french(data), "fr", FRENCH_VOICES, f"train-{name}"))
+    return corpus.listed(corpus.say(corpus.english(data)["train"], "en", SEEN_VOICES["en"], f"train-{name}"))
+
+
+def french(data: Path) -> list[str]:
+    """Sentences of training recordings: a language to adapt to."""
+    rows = corpus.recordings(data, "commonvoice-fr", "train", "fr")
+    found = {row["text"]: row.get("raw_text") or row["text"] for row in rows}
+    return [found[key] for key in corpus.by_hash(found) if corpus.speakable(found[key], "fr")]
 
 
 def write(name: str, data: Path, out: Path, limit: int | None = None) -> Path:
     """Write a list's clips (FLAC, 16 kHz) and its manifest; returns the manifest. At most `limit`, evenly spaced."""
-    rows = []
+    rows, other = [], []
     (out / name).mkdir(parents=True, exist_ok=True)
     stem, _, split = name.rpartition("-")
     listed = training(stem, data) if split == "train" else read_jsonl(SPLITS / f"{name}.jsonl")
@@ -42,6 +52,8 @@ def write(name: str, data: Path, out: Path, limit: int | None = None) -> Path:
     for i, (row, wave) in enumerate(corpus.audio(data, chosen)):
         audio = f"{name}/{i:04d}.flac"
         sf.write(out / audio, wave, SAMPLE_RATE, subtype="PCM_16")
+        if "sha256" in row and corpus.sha256(wave) != row["sha256"]:
+            other.append(row)
         right = row["references"] if row["task"] in ("translate", "describe") else row["references"][0]
         kept = {"id": row["id"], "audio": audio, "group": row["group"], FIELD[row["task"]]: right}
         asked = (
@@ -50,7 +62,26 @@ def write(name: str, data: Path, out: Path, limit: int | None = None) -> Path:
         rows.append(kept | asked)
     manifest = out / f"{name}.jsonl"
     write_jsonl(manifest, sorted(rows, key=lambda r: r["id"]))
+    for line in differing(name, other, len(rows)):
+        print(line, file=sys.stderr)
     return manifest
+
+
+def differing(name: str, rows: list[dict], count: int) -> list[str]:
+    """What to say of the items whose audio has another sha256 than the list has, of `count` items."""
+    if not rows:
+        return []
+    makers = Counter(said[0]["voice"].split(":")[0] if (said := spoken(row)) else "recordings" for row in rows)
+    by = ", ".join(f"{n} of {maker}" for maker, n in makers.items())
+    lines = [f"{name}: the audio of {len(rows)} of {count} items is not what the list was made of ({by})."]
+    if "espeak" in makers:
+        lines.append(f"The lists are of Debian's espeak-ng {LISTED_BY}; here is another build, {speech.version()}.")
+    return [*lines, "Scores on them compare with scores on this machine's audio alone."]
+
+
+def spoken(row: dict) -> list[dict]:
+    """What is said in an item, none of a recording."""
+    return [row["say"]] if "say" in row else row.get("says", [])
 
 
 def main() -> None:
