@@ -15,7 +15,7 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 .PHONY: demo test test-versions test-vllm lint bench bench-vllm reproduce claims training-free other-models recovery pocket clean
 
 demo: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m fewhertz.demo
+	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
 
 test: $(READY)
 	$(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal

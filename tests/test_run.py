@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,11 +18,11 @@ from tiny import PAD, TINY
 
 import fewhertz
 from fewhertz import audio, demo, run, show
+from fewhertz.metrics import METRICS
 from fewhertz.plan import Plan
 from fewhertz.pocket import path
 from recipes.pocket.config import REQUESTS
 
-ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = sorted((path() / "samples").glob("*.flac"))
 
 
@@ -188,23 +191,51 @@ def test_demo_measures_what_reply_says(loaded: tuple[object, object], tmp_path: 
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_demo_reads_real_recordings() -> None:
-    data = ROOT.parent / "shared" / "data"
-    if not (data / "manifest.jsonl").exists():
-        pytest.skip(f"no recordings at {data}")
-    clips = demo.recorded(data, strings=2, sentences=2)
-    assert [clip.kind for clip in clips] == ["recorded"] * 4
-    assert [len(clip.text.split()) for clip in clips[:2]] == [demo.WORDS] * 2
-    assert all(0.5 < len(clip.wave) / 16_000 < 30 and np.abs(clip.wave).max() > 0.01 for clip in clips)
+def test_demo_counts_word_errors_as_jiwer_does() -> None:
+    texts = ["the old dog is asleep", "a", "I lost my red hat", "one two three four", "so it goes", "six"]
+    said = ["the cold dog asleep today", "", "i lost my red hat", "two three four five", "it goes so", "six six six"]
+    whole = METRICS["wer"].measure([[text.lower()] for text in texts], said)
+    assert demo.word_errors(texts, said) == whole.astype(int).tolist()
 
 
-def test_demo_without_recordings(tmp_path: Path) -> None:
-    assert demo.recorded(tmp_path) == []
-    (tmp_path / "manifest.jsonl").write_text(
-        json.dumps({"tar": "speech_commands.tar", "audio": "a", "text": "a", "speaker": "s", "split": "test"}) + "\n"
-    )
-    with pytest.raises(FileNotFoundError, match=r"speech_commands\.tar is missing"):
-        demo.recorded(tmp_path)
+def test_demo_keeps_the_kinds_of_its_clips_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "samples"
+    shutil.copytree(path() / "samples", folder)
+    rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]
+    assert [clip.kind for clip in demo.bundled()] == [row.get("kind", "synthetic") for row in rows]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(rows[0] | kind) + "\n" for kind in KINDS), "utf-8")
+    monkeypatch.setattr(demo.pocket, "path", lambda: tmp_path)
+    assert [clip.kind for clip in demo.bundled()] == ["synthetic", "synthetic", "recorded"]
+
+
+KINDS = ({}, {"kind": "synthetic"}, {"kind": "recorded"})
+
+
+def test_demo_on_a_bare_install(tmp_path: Path) -> None:
+    """In a process of its own, which finds no package of an extra."""
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys(["matplotlib", "jiwer", "scipy", "sacrebleu", "whisper_normalizer", "peft", "datasets"])
+from fractions import Fraction
+from pathlib import Path
+from fewhertz import demo
+whole = demo.bundled
+demo.bundled, demo.METHODS, demo.KEEPS = lambda: whole(2), ("pool",), (Fraction(1), Fraction(1, 2))
+demo.main(Path({str(tmp_path / "out")!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "WER synthetic" in done.stdout and "WER recorded" not in done.stdout
+    assert "curve: left out" in done.stderr and "fewhertz[eval]" in done.stderr
+    assert len(json.loads((tmp_path / "out" / "demo.json").read_text())["rows"]) == 2
+    assert not (tmp_path / "out" / "demo.png").exists()
+
+
+def test_demo_is_a_module_too(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "fewhertz.demo", "--out", str(tmp_path / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "exists" in done.stderr
 
 
 @pytest.mark.parametrize("seconds", [1.0, 30.0])

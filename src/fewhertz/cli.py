@@ -740,6 +740,17 @@ def show(
     print(out)
 
 
+@_command(epilog="fewhertz demo\n\nfewhertz demo --out measured")
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the figures and the curve go.")] = Path("out"),
+) -> None:
+    """Transcribe the bundled clips by pocket under a few methods: a table, and a curve."""
+    with _bad_usage():
+        from fewhertz.demo import main as measure
+
+        measure(out)
+
+
 @_command(
     epilog='fewhertz compress pocket --method "pool@keep=1/3" --out ./pocket-third\n\n'
     'fewhertz compress Qwen/Qwen2-Audio-7B-Instruct --method "segment@8Hz" --out ./qwen2-audio-8hz'
