@@ -496,6 +496,48 @@ def test_compressed_checkpoint_wears_its_method(clips: list[Path], tmp_path: Pat
     assert again.exit_code == 2 and "not empty" in again.stderr
 
 
+def test_stock_loading_leaves_the_compression_out_and_is_told_of(copy: Path, clips: list[Path], tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+    from transformers import Qwen2AudioForConditionalGeneration
+
+    (copy / "README.md").write_text("theirs")
+    out, again = tmp_path / "third", tmp_path / "half"
+    assert fewhertz_("compress", copy, "--method", "pool@keep=1/3", "--out", out).exit_code == 0
+    card = ModelCard.load(out / "README.md")
+    assert card.data.library_name == "fewhertz" and "fewhertz.load(" in card.text and "`pool@keep=1/3`" in card.text
+    assert "from_pretrained` of transformers ignores that" in card.text and card.data.base_model is None  # no hub id
+    assert "[BASE_README.md]" in card.text and (out / "BASE_README.md").read_text() == "theirs"
+    assert fewhertz_("compress", out, "--method", "pool@keep=1/2", "--out", again).exit_code == 0
+    assert "`pool@keep=1/2`" in (again / "README.md").read_text()
+    assert (again / "BASE_README.md").read_text() == "theirs"
+
+    stock = Qwen2AudioForConditionalGeneration.from_pretrained(out)
+    assert fewhertz.attached(stock) is None
+    fewhertz.compress(stock, "pool@keep=1/3").remove()  # as it carries
+    stock = Qwen2AudioForConditionalGeneration.from_pretrained(out)
+    with pytest.warns(
+        UserWarning, match=r"carries pool@keep=1/3 \(config.audio_compression\), and is given pool@keep=1"
+    ):
+        fewhertz.compress(stock, "pool@keep=1/2")
+    fewhertz.compress(stock, "pool@keep=1/4")  # said once
+    net, _ = fewhertz.load(out, "pool@keep=1/2")  # asked for by name: nothing to warn of
+    fewhertz.compress(net, "pool@keep=1/4")
+    ran = fewhertz_("run", out, clips[0], "--json", "--max-new-tokens", 1)
+    assert json.loads(ran.stdout)["method"] == "pool@keep=1/3", ran.stderr
+
+
+def test_a_card_names_a_base_model_of_a_hub() -> None:
+    from huggingface_hub import ModelCard
+
+    from fewhertz.checkpoint import card_head
+
+    head = card_head("Qwen/Qwen2-Audio-7B-Instruct", "fewhertz", "finetune", ["lora"])
+    data = ModelCard(head).data
+    assert data.base_model == "Qwen/Qwen2-Audio-7B-Instruct" and data.base_model_relation == "finetune"
+    assert data.tags == ["audio", "fewhertz", "lora"]
+    assert "base_model" not in card_head("pocket", "fewhertz", "finetune")
+
+
 def test_a_checkpoint_with_a_method_of_ones_own(copy: Path, clips: list[Path]) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"audio_compression": {"method": "theirs@keep=1/2"}}))

@@ -210,6 +210,9 @@ def test_what_a_training_leaves(done: tuple[Path, Any], tiny: Path, manifest: Pa
     assert (left.directory, left.step, left.loss, left.left_out) == (out, best, judged[best], [])
     said = json.loads((out / adapter.METHOD).read_text())
     assert said["methods"] == ["conv@keep=1/2", "conv@keep=1/3"] and said["base_model"] == str(tiny)
+    card = (out / "README.md").read_text()
+    assert "\nlibrary_name: fewhertz\n" in card and "- lora\n" in card
+    assert "with `conv@keep=1/2` and `conv@keep=1/3`" in card and "of peft ignores that file" in card
     assert set(metrics(out, "method").values()) == set(said["methods"])  # both were drawn
     assert left.parameters == sum(one.numel() for one in weights(out).values())
     assert (out / "training" / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -462,6 +465,10 @@ def test_merged_for_serving(trained: Path, tiny: Path, manifest: Path, tmp_path:
     out = tmp_path / "merged"
     ended = fewhertz_("merge", tiny, "--adapter", trained, "--out", out)
     assert ended.exit_code == 0, ended.stderr
+    card = (out / "README.md").read_text()
+    assert (
+        "with the adapter `adapter` folded in" in card and "carries the audio-token compression `conv@keep=1/2`" in card
+    )
     whole, processor = fewhertz.load(out, device="cpu")
     apart, _ = fewhertz.load(tiny, adapter=trained, device="cpu")
     assert fewhertz.attached(whole).asked.spec == "conv@keep=1/2"  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 adapter_config.json, adapter_model.safetensors   peft's own
 audio_compression.json                           the method, and the base model's name and hash
 audio_compression.safetensors                    weights of a learned method, where it is one
+README.md                                        what it is and how to load it, with the head that hubs read
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ from typing import Any
 from torch import Tensor
 
 from fewhertz.checkpoint import (
+    CARD,
     LEARNED,
     PICKLED,
     Checkpoint,
     Mismatch,
+    card_head,
     copy_all_else,
     load_weights,
     new_directory,
     open_checkpoint,
     read_json,
     weight_files,
+    write_card,
 )
 from fewhertz.method import Method, parse
 from fewhertz.metrics import need
@@ -175,7 +179,7 @@ def save(
         config: peft's own.
         weights: of the adapter, as peft names them.
         learned: weights of a learned method; of others none.
-        said: what the method's file holds, beside its format.
+        said: what the method's file holds, beside its format: `methods` and `base_model` at least.
 
     Raises:
         OSError: where it cannot be written, such as on a full disk; what was there before is left.
@@ -189,7 +193,28 @@ def save(
         replace(folder / LEARNED, pack(learned))
     replace(folder / WEIGHTS, pack(weights, {"format": "pt"}))
     replace(folder / METHOD, (json.dumps({"format": FORMAT, **said}, indent=1) + "\n").encode())
+    replace(folder / CARD, _card(said["base_model"], said["methods"]).encode())
     replace(folder / CONFIG, settings)
+
+
+def _card(base: str, methods: list[str]) -> str:
+    """An adapter's README.md."""
+    said = " and ".join(f"`{spec}`" for spec in methods) or "no compression"
+    text = f"A LoRA adapter of `{base}`, trained with {said} ({METHOD}).\n"
+    text += f"""
+```python
+import fewhertz
+
+model, processor = fewhertz.load("{base}", adapter="path/to/this/folder")
+```
+"""
+    if methods:
+        text += f"""
+`PeftModel.from_pretrained` of peft ignores that file without a word, and the model hears every audio token. Then
+`fewhertz.compress(model, "{methods[0]}")` attaches the compression, but for weights of a learned one
+(`{LEARNED}`), which `fewhertz.load` alone reads.
+"""
+    return card_head(base, "fewhertz" if methods else "peft", "adapter", ["lora", "peft"]) + text
 
 
 def merge(model: str | Path, adapter: str | Path, out: str | Path) -> Path:
@@ -215,4 +240,5 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path) -> Path:
         copy_all_else(checkpoint, part, method)
         if (found.directory / LEARNED).is_file():
             shutil.copyfile(found.directory / LEARNED, part / LEARNED)
+        write_card(part, model, method, found.name)
     return Path(out)

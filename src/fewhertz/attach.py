@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 NEWEST = 5, 24  # transformers that `make test-versions` runs
 _HANDLE = "_fewhertz_handle"
 _LEARNED = "_fewhertz_learned"
+_HEEDED = "_fewhertz_heeded"
 _SHOWN = "audio_compression"
 
 
@@ -448,6 +449,23 @@ def _check_version() -> None:
         )
 
 
+def heed(model: nn.Module) -> None:
+    """Mark a model whose checkpoint's choice was read: `compress` does not warn of another one."""
+    _base(model).__dict__[_HEEDED] = True
+
+
+def _heed(model: nn.Module, method: Method) -> None:
+    """Warn, the first time, where transformers alone loaded a checkpoint that carries another choice."""
+    shown = getattr(model.config, _SHOWN, None)
+    carried = shown.get("method") if isinstance(shown, dict) else None
+    if carried not in (None, method.spec) and _HEEDED not in model.__dict__:
+        from fewhertz.checkpoint import Mismatch  # imports this module
+
+        text = f"the checkpoint carries {carried!s:.200} (config.audio_compression), and is given {method.spec}"
+        warnings.warn(text, Mismatch, stacklevel=3)  # where the user called compress
+    heed(model)
+
+
 def compress(
     model: nn.Module, method: str | Method, *, positions: Positions | None = None, sizes: bool | None = None
 ) -> Attached:
@@ -455,7 +473,8 @@ def compress(
 
     The processor and the user's code stay as they are: `generate` returns the original prompt, then the new tokens.
     A second call replaces the first. The choice goes into `model.config.audio_compression`, and so with
-    `save_pretrained`; `fewhertz.load` honours it.
+    `save_pretrained`; `fewhertz.load` honours it. transformers' own `from_pretrained` does not: the model that it gives
+    is uncompressed, and `compress` warns where it is given another method than the checkpoint carries.
 
     Args:
         model: a transformers audio language model of a known family, PEFT-wrapped or not.
@@ -485,5 +504,6 @@ def compress(
     worn = attached(base)
     if worn is not None:
         worn.remove()
+    _heed(base, handle.asked)
     handle._put_on()
     return handle

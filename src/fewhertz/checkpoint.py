@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fewhertz.attach import Attached, compress
+from fewhertz.attach import Attached, compress, heed
 from fewhertz.families.base import FAMILIES, Config, Family, family_of_config
 from fewhertz.method import Method, parse
 
@@ -27,6 +27,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 LEARNED = "audio_compression.safetensors"  # weights of a learned method, beside a model or an adapter
 WEIGHTS = ["model.safetensors", "model-*.safetensors", LEARNED]
+CARD, BASE_CARD = "README.md", "BASE_README.md"  # the base model's own is kept under the second name
 INDEX = "model.safetensors.index.json"
 COPIED = {".json", ".jinja", ".txt", ".model", ".md", ""}  # suffixes, beside the weights; "": LICENSE, NOTICE
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
@@ -290,6 +291,7 @@ def load_weights(checkpoint: Checkpoint, dtype: str | torch.dtype = "auto") -> A
         raise ValueError(
             f"{folder}: {len(wrong)} weights are missing or of another shape than config.json says: {wrong[0]}"
         )
+    heed(net)
     return net
 
 
@@ -379,6 +381,7 @@ def save_compressed(model: str | Path, method: str | Method, out: str | Path) ->
         for name in weight_files(checkpoint.directory) + index:
             _copy(checkpoint.directory / name, checkpoint.directory, part)
         copy_all_else(checkpoint, part, parse(method).spec)
+        write_card(part, model, parse(method).spec)
     return Path(out)
 
 
@@ -395,6 +398,62 @@ def copy_all_else(checkpoint: Checkpoint, part: Path, method: str | None) -> Non
     if method is not None:
         config["audio_compression"] = {"method": method}
     (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def write_card(folder: Path, base: str | Path, method: str | None, adapter: str | None = None) -> None:
+    """Write a checkpoint's README.md: what it is made of, and how to load it. The base model's is kept beside it.
+
+    Args:
+        folder: where to.
+        base: the base model, as it was asked for.
+        method: spec that the checkpoint carries, if any.
+        adapter: name of the adapter that was folded in, if any.
+    """
+    card, theirs = folder / CARD, folder / BASE_CARD
+    if card.is_file() and not theirs.exists():
+        card.replace(theirs)
+    made = f"The files of `{base}`" if adapter is None else f"`{base}` with the adapter `{adapter}` folded in"
+    text = f"{made}. Its licence holds here too."
+    text += f" What was said of it: [{BASE_CARD}]({BASE_CARD}).\n" if theirs.exists() else "\n"
+    if method is not None:
+        text += f"""
+It carries the audio-token compression `{method}` (`audio_compression` in config.json):
+
+```python
+import fewhertz
+
+model, processor = fewhertz.load("path/to/this/folder")  # compressed
+```
+
+`AutoModel….from_pretrained` of transformers ignores that without a word, and the model hears every audio token. Then
+`fewhertz.compress(model, "{method}")` attaches it, but for weights of a learned compression
+(`{LEARNED}`), which `fewhertz.load` alone reads.
+"""
+    relation = None if adapter is None else "finetune"
+    library = "transformers" if method is None else "fewhertz"
+    card.write_text(card_head(base, library, relation) + text, "utf-8")
+
+
+def card_head(base: str | Path, library: str, relation: str | None, tags: Sequence[str] = ()) -> str:
+    """What hubs read at the head of a README.md. A base model is named there only by its hub id.
+
+    Args:
+        base: the base model, as it was asked for.
+        library: what loads it as it is meant; a hub shows the lines of transformers or peft for those alone.
+        relation: to the base model, in a hub's word; `None`: unsaid.
+        tags: beside those of every model here.
+    """
+    from huggingface_hub import ModelCardData
+
+    hub_id = str(base) if HUB_ID.fullmatch(str(base)) and not Path(base).exists() else None
+    head = ModelCardData(
+        base_model=hub_id,
+        base_model_relation=relation if hub_id else None,
+        library_name=library,
+        pipeline_tag="audio-text-to-text",
+        tags=["audio", "fewhertz", *tags],
+    )
+    return f"---\n{head.to_yaml()}\n---\n\n"
 
 
 def _copy(file: Path, folder: Path, part: Path) -> None:
