@@ -113,6 +113,7 @@ class Adapter:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of old
+                warnings.filterwarnings("ignore", ".*base_model_name_or_path")  # of another model: told below
                 if not isinstance(net, peft.PeftModel):
                     settings = peft.PeftConfig.from_pretrained(str(self.directory))
                     settings.inference_mode = True
