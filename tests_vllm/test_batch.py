@@ -50,8 +50,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "clips.jsonl"
 
 
-def command(manifest: Path, out: Path, *more: str) -> list[str]:
-    return ["batch", str(manifest), "--model", "pocket", "--method", METHOD, "--out", str(out), *OPTIONS, *more]
+def command(manifest: Path, out: Path, *more: str, method: str = METHOD) -> list[str]:
+    return ["batch", str(manifest), "--model", "pocket", "--method", method, "--out", str(out), *OPTIONS, *more]
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -117,8 +117,8 @@ def test_bad_usage(manifest: Path, tmp_path: Path) -> None:
         return done.stderr
 
     out = tmp_path / "out"
-    assert "unseg cannot be served" in refused(*command(manifest, out), "--method", "unseg")
-    assert "site=encoder" in refused(*command(manifest, out), "--method", "pool(site=encoder)@keep=1/2")
+    assert "unseg cannot be served" in refused(*command(manifest, out, method="unseg"))
+    assert "site=encoder" in refused(*command(manifest, out, method="pool(site=encoder)@keep=1/2"))
     assert "unrecognized arguments: --bogus" in refused(*command(manifest, out, "--bogus", "3"))
     assert "no such file" in refused(*command(tmp_path / "none.jsonl", out))
     assert "no model" in refused("batch", str(manifest), "--model", "nomodel", "--out", str(out))
