@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
+import pickle
 from typing import Any
 
 import pytest
@@ -233,6 +235,56 @@ def test_models_that_cannot_be_compressed_are_refused_by_name(name: str, why: st
         family_of(cls.__new__(cls))  # the class decides, no weights are needed
     with pytest.raises(TypeError, match=f"{cls.config_class.model_type} cannot be compressed"):
         family_of_config(cls.config_class())
+
+
+@pytest.mark.parametrize("spec", ["pool@keep=1/3", "ward@keep=1/2+time+sizes", "conv@keep=1/2"])
+@pytest.mark.parametrize("way", ["pickle", "torch.save", "deepcopy", "pickle of the handle"])
+def test_a_compressed_model_is_copied_whole(spec: str, way: str, batch: dict[str, torch.Tensor]) -> None:
+    model = TINY["qwen2-audio"].build()
+    handle = fewhertz.compress(model, spec)
+    with torch.no_grad():
+        expected = model(**batch).logits
+    if way == "torch.save":
+        file = io.BytesIO()
+        torch.save(model, file)
+        file.seek(0)
+        twin = torch.load(file, weights_only=False)
+    elif way == "deepcopy":
+        twin = copy.deepcopy(model)
+    else:
+        twin = pickle.loads(pickle.dumps(model if way == "pickle" else handle))
+        twin = twin if way == "pickle" else twin.model
+    theirs = fewhertz.attached(twin)
+    assert theirs is not None and theirs is not handle and theirs.model is twin
+    with torch.no_grad():
+        assert torch.equal(twin(**batch).logits, expected)
+        assert twin.generate(**batch, max_new_tokens=2).shape[1] == batch["input_ids"].shape[1] + 2
+        for parameter in model.parameters():
+            parameter.zero_()
+        assert torch.equal(twin(**batch).logits, expected)  # by its own weights
+    theirs.remove()
+    assert fewhertz.attached(model) is handle and "forward" not in twin.__dict__
+
+
+def test_calls_that_hold_nothing_or_too_little_are_refused(model: Any, batch: dict[str, torch.Tensor]) -> None:
+    empty = {name: value[:0] for name, value in batch.items()}
+    labels = labels_of(batch)
+    with fewhertz.compress(model, "pool@keep=1/3"):
+        for call in (model, model.generate):
+            with pytest.raises(ValueError, match="the batch is empty"):
+                call(**empty)
+        for short in (labels[:, :50], labels[:1], torch.cat([labels, labels], dim=1)):
+            with pytest.raises(ValueError, match=r"labels .*: they are \(.*\), input_ids \(2, 209\)"):
+                model(**batch, labels=short)
+
+
+def test_a_model_without_numbers_is_refused(batch: dict[str, torch.Tensor]) -> None:
+    model = TINY["qwen2-audio"].build().to("meta")
+    fewhertz.compress(model, "conv@keep=1/3")
+    for inputs in (batch, {name: value.to("meta") for name, value in batch.items()}):
+        for call in (model, model.generate):
+            with pytest.raises(ValueError, match="on the meta device"):
+                call(**inputs)
 
 
 # --- layout

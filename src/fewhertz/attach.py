@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,6 +85,17 @@ class _Call:
         return _Call(
             copy.deepcopy(self.handle, memo), copy.deepcopy(self.original, memo), copy.deepcopy(self.run, memo)
         )
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """For pickle, which would look a bound method up by name, and so find this object in its place."""
+        name, model = self.run.__name__.removeprefix("_"), self.handle.model
+        own = getattr(self.original, "__func__", None) is getattr(type(model), name)
+        return model, self.handle, name, None if own else self.original
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        model, handle, name, original = state  # model and handle may be empty yet: only their classes are asked
+        original = original or types.MethodType(getattr(type(model), name), model)
+        self.__init__(handle, original, getattr(handle, f"_{name}"))  # type: ignore[misc]
 
 
 def _cache(call: dict[str, Any]) -> Any:
@@ -238,6 +250,18 @@ class Attached:
         ids: Tensor | None = call.get("input_ids")
         if ids is None or call.get("inputs_embeds") is not None:
             raise ValueError("audio is merged into the prompt by its placeholders: pass input_ids, not inputs_embeds")
+        if not len(ids):
+            raise ValueError("the batch is empty: input_ids have no row")
+        if ids.is_meta or (
+            self.model.get_input_embeddings().weight.is_meta and not hasattr(self.model, "hf_device_map")
+        ):
+            raise ValueError("the model or its inputs are on the meta device, which holds no numbers: load them first")
+        labels = call.get("labels")
+        if labels is not None and labels.shape != ids.shape:
+            raise ValueError(
+                f"labels go with the whole prompt, token by token: they are {tuple(labels.shape)}, "
+                f"input_ids {tuple(ids.shape)}"
+            )
         if call.get("position_ids") is not None:
             raise ValueError("position_ids of the uncompressed prompt do not fit the compressed one: leave them out")
         if generating and call.get("attention_mask") is None and len(ids) > 1 and self._holds_padding(ids):
