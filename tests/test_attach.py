@@ -287,6 +287,11 @@ def test_a_model_without_numbers_is_refused(batch: dict[str, torch.Tensor]) -> N
                 call(**inputs)
 
 
+def test_data_parallel_is_refused_by_name(model: Any) -> None:
+    with pytest.raises(TypeError, match="DataParallel"):
+        fewhertz.compress(torch.nn.DataParallel(model), "pool@keep=1/3")
+
+
 # --- layout
 
 

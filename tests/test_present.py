@@ -116,9 +116,9 @@ def test_keywords_say_the_same(qwen: Any) -> None:
         assert handle.asked.spec == "pool@keep=1/2 then pool@keep=1/2+sizes"
         assert not chain.sizes
     with pytest.raises(ValueError, match='"packed" or "time", got \'late\''):
-        fewhertz.compress(qwen, "pool", positions="late")  # type: ignore[arg-type]
+        fewhertz.compress(qwen, "none", positions="late")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sizes is true or false"):
-        fewhertz.compress(qwen, "pool", sizes="yes")  # type: ignore[arg-type]
+        fewhertz.compress(qwen, "none", sizes="yes")  # type: ignore[arg-type]
 
 
 def test_the_choice_shows_and_is_carried(qwen: Any, tmp_path: Any) -> None:

@@ -628,6 +628,7 @@ def rename(out: Path, old: str, new: str, extra: str | None = None) -> None:
         (lambda d: (d / adapter.METHOD).write_text("{"), "audio_compression.json is not JSON"),
         (lambda d: save_file({"x": torch.zeros(1)}, d / "audio_compression.safetensors"), "does not hold the weights"),
         (lambda d: (d / "audio_compression.safetensors").write_bytes(b"x" * 40), "does not hold the weights"),
+        (lambda d: (d / adapter.WEIGHTS).write_bytes(b"x" * 40), "does not fit this model ("),
         (lambda d: save_file({}, d / adapter.WEIGHTS), "does not fit this model (it has no "),
         (lambda d: rename(d, "layers.0", "layers.7"), "does not fit this model (it has no "),
         (lambda d: rename(d, "layers.1", "layers.1", extra="layers.7"), "does not fit this model (the model has no "),

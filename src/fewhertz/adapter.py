@@ -110,6 +110,7 @@ class Adapter:
             ValueError: where it does not fit the model.
         """
         peft = need("peft", "train")
+
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of old

@@ -500,6 +500,10 @@ def compress(
     `save_pretrained`; `fewhertz.load` honours it. transformers' own `from_pretrained` does not: the model that it gives
     is uncompressed, and `compress` warns where it is given another method than the checkpoint carries.
 
+    What a compressed model does otherwise: streamers, logits processors and stopping criteria see the trimmed prompt,
+    and errors of transformers about `max_length` quote its length; logits are as wide as it is, also in `Trainer`'s
+    `compute_metrics`; `DataParallel` is not supported: use `DistributedDataParallel`.
+
     Args:
         model: a transformers audio language model of a known family, PEFT-wrapped or not.
         method: a method or its spec, such as `"pool@keep=1/3"` or `"ltbm(window=0.32s)@8Hz+time+sizes"`.

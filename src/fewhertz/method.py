@@ -311,14 +311,15 @@ def parse(spec: str | Method, keep: str | Fraction | None = None) -> Method:
     text = spec.strip()
     if text == NONE:
         text, keep = IDENTITY, None
-    base, *corrections = (part.strip() for part in text.split("+"))
-    if corrections and all(name.isalpha() for name in corrections):
+    parts = text.split("+")
+    end = next((i for i in range(len(parts), 1, -1) if not parts[i - 1].strip().isalpha()), 1)
+    if corrections := [part.strip() for part in parts[end:]]:
         for name in corrections:
             if name not in ("time", "sizes"):
                 raise ValueError(
                     f"cannot read +{name} of {shown(spec)}: a spec ends with +time, +sizes, both or neither"
                 )
-        method = parse(base, keep)
+        method = parse("+".join(parts[:end]), keep)
         return method.present("time" if "time" in corrections else None, "sizes" in corrections or None)
 
     steps = re.split(r"\sthen\s", text)
