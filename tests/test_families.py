@@ -275,7 +275,7 @@ def test_save_pretrained_carries_the_choice(family: str, model: Any, tmp_path: A
     assert again.config.audio_compression == {"method": "pool@keep=1/3"}
     with pytest.warns(
         Mismatch, match="carries pool@keep=1/3"
-    ):  # loaded by transformers alone, which does not honour it
+    ):  # transformers alone loaded it
         fewhertz.compress(again, "pool@keep=1/2").remove()
     assert again.config.audio_compression == {"method": "pool@keep=1/3"}
 
