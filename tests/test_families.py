@@ -273,9 +273,7 @@ def test_save_pretrained_carries_the_choice(family: str, model: Any, tmp_path: A
         assert not [key for key in file.keys() if "audio_compression" in key]  # noqa: SIM118 (no mapping)
     again = type(model).from_pretrained(tmp_path)
     assert again.config.audio_compression == {"method": "pool@keep=1/3"}
-    with pytest.warns(
-        Mismatch, match="carries pool@keep=1/3"
-    ):  # transformers alone loaded it
+    with pytest.warns(Mismatch, match="carries pool@keep=1/3"):  # transformers alone loaded it
         fewhertz.compress(again, "pool@keep=1/2").remove()
     assert again.config.audio_compression == {"method": "pool@keep=1/3"}
 
