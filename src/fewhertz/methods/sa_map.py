@@ -74,8 +74,8 @@ class SAMAP(Method, name="sa-map"):
 
     From the paper's abstract and published implementation; what they leave open is our own: attention received in the
     encoder's last layer (fewhertz.scores) in both stages, where the paper takes a maximum over heads in the first and
-    the attention of a token to itself in the second; with fewer than m groups, for which the paper has no rule, groups
-    are cut where neighbours differ most. Equals: the earlier token.
+    the attention of a token to itself in the second, so that its choices are far from these; with fewer than m groups,
+    where its code repeats the first group, groups are cut where neighbours differ most. Equals: the earlier token.
 
     Cost: O(n·l·d) time for groups of at most l tokens (l = n in silence), O(g²·d + g·m²) for the choice among g groups,
     8·n·(n + m) bytes a clip at most, a few clips at a time. Needs scores.
