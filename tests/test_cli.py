@@ -45,6 +45,7 @@ VERBS = [
     "batch",
 ]
 AUDIO = str(path() / "samples" / "01.flac")
+MANIFEST = str(path() / "samples" / "samples.jsonl")
 WITHOUT_SAMPLES = shutil.ignore_patterns("samples", "__pycache__", "*.py")
 
 
@@ -141,6 +142,10 @@ BAD = {
     "no audio file to show": ["show", "nothere.wav", "--method", "pool@keep=1/2", "--model", "./nomodel"],
     "no audio file to inspect": ["inspect", "pocket", "nothere.wav"],
     "demo into a file": ["demo", "--out", __file__],
+    "keep of no method": ["eval", "pocket", "--task", "nowhere.jsonl", "--keep", "1/2"],
+    "endless training": ["train", "pocket", "-m", "pool@keep=1/2", "--task", MANIFEST, "--out", "x", "--epochs", "inf"],
+    "no such device": ["train", "pocket", "-m", "pool@keep=1/2", "--task", MANIFEST, "--out", "x", "--device", "x"],
+    "cache of no size": ["train", "pocket", "-m", "pool", "--task", MANIFEST, "--out", "x", "--cache-gb", "nan"],
     "empty batch": ["run", "pocket", AUDIO, "--batch-size", "0"],
     "unknown device": ["run", "pocket", AUDIO, "--device", "tpu9"],
     "absent device": ["run", "pocket", AUDIO, "--device", "cuda:7"],

@@ -837,6 +837,8 @@ def evaluate(
         options = {"data": data, "subset": subset, "split": split, "audio": audio, "ask": prompt}
         (asked,) = _tasks([task], options | {"normaliser": normaliser})
         worn = open_checkpoint(model).worn
+        if keep and not method and (adapter or not worn):
+            raise ValueError("--keep goes with --method: say what is to keep so much")
         cells = specs(method or ([worn] if worn and not adapter else []), keep or [])
         done = run_cells(
             model,
@@ -1029,6 +1031,7 @@ def train(
     """Train a LoRA adapter that lives with fewer audio tokens; it is saved with its method."""
     _import(modules)
     with _bad_usage():
+        from fewhertz.checkpoint import _device
         from fewhertz.training import Stopped, keep_range
         from fewhertz.training import train as run_training
 
@@ -1040,6 +1043,9 @@ def train(
             if of is task and (any(one.endswith(".jsonl") for one in task) or Path(data or "").is_file()):
                 raise ValueError(f"--dev {name} names a split, and a file has none: name a .jsonl file")
             judged += _tasks(of, options if name.endswith(".jsonl") else options | {"split": name})
+        _device(device)  # before any work
+        if not (0 < epochs < float("inf") and 0 <= cache_gb < float("inf")):
+            raise ValueError(f"--epochs is above 0 and --cache-gb at least 0, got {epochs:g} and {cache_gb:g}")
         keeps = tuple(one for text in keep or [] for one in keep_range(text))
         try:
             done = run_training(
