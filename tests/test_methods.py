@@ -211,4 +211,4 @@ def test_visionzip_equals_go_to_the_nearest_target() -> None:
 def test_parameters_out_of_range_are_refused(spec: str) -> None:
     name = spec.split("(")[1].split("=")[0]
     with pytest.raises(ValueError, match=f"^{name} is "):
-        parse(spec)
+        parse(spec, "1/2")
