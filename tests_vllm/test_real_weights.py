@@ -173,7 +173,7 @@ def test_a_learned_method(tmp_path: Path, processor: Any, waves: list[Any]) -> N
     folder = save_compressed("pocket", "conv@keep=1/2", tmp_path / "conv")
     with pytest.raises(Exception, match="conv is learned, and its weights are missing"), engine(folder):
         pass
-    kernel = Conv().build(open_checkpoint("pocket").config.text_config.hidden_size)
+    kernel = Conv(keep="1/2").build(open_checkpoint("pocket").config.text_config.hidden_size)
     generator = torch.Generator().manual_seed(0)
     for weight in kernel.parameters():
         torch.nn.init.normal_(weight, std=0.05, generator=generator)
