@@ -693,7 +693,7 @@ def objective(size: dict[str, Any], model: Any, asked: Sequence[dict[str, Any]])
         # no limit to a segment: the best of all ways
         near, best, pool = (
             [distance(x, fewhertz.parse(f"{name}@keep={keep}").plan(x, Clip(RATE))) for x in clips]
-            for name in ("ward", "optimal(longest=1000)", "pool")
+            for name in ("ward", "optimal(longest=100)", "pool")
         )
         each = [a / b for a, b in zip(near, best, strict=True)]
         together = sum(near) / sum(best)

@@ -17,7 +17,6 @@ from fewhertz.methods.segmentwise import Segmentwise
 from fewhertz.methods.unseg import UnSeg
 
 keeps = st.fractions(Fraction(1, 1000), 1, max_denominator=1000)
-positive = st.floats(1e-3, 1e3, allow_nan=False)
 
 
 @st.composite
@@ -32,7 +31,7 @@ def methods(draw: st.DrawFn) -> Method:
         st.sampled_from(
             (
                 Pool(**budget, **site),
-                LTBM(window=draw(positive), **budget, **site),
+                LTBM(window=draw(st.floats(1e-3, 30)), **budget, **site),
                 Random(seed=draw(st.integers(0, 2**63 - 1)), **budget),
                 Segmentwise(segments=draw(st.integers(1, 100)), **budget),
                 UnSeg(prominence=draw(st.floats(0, 2)), **site),

@@ -199,6 +199,7 @@ def test_visionzip_equals_go_to_the_nearest_target() -> None:
     (
         "ltbm(window=0s)",
         "ltbm(window=-1s)",
+        "ltbm(window=1e300s)",
         "segmentwise(segments=0)",
         "random(seed=-1)",
         f"random(seed={2**63})",

@@ -45,6 +45,17 @@ def noise(n: int, d: int = 6, seed: int = 0) -> Tensor:
     return torch.randn(1, n, d, generator=torch.Generator().manual_seed(seed))
 
 
+def test_cosines_are_a_clips_own_bits_whatever_the_batch() -> None:
+    from fewhertz.methods._shared import cosines as shared
+
+    x = torch.cat([noise(70, 33, seed) for seed in range(3)])
+    together = shared(x)
+    assert together.dtype == torch.float32  # half of the memory, and a peer's time
+    for row in range(3):
+        assert torch.equal(shared(x[row : row + 1])[0], together[row])
+        torch.testing.assert_close(together[row].double(), cosines(x[row : row + 1]), rtol=0, atol=1e-6)
+
+
 def test_a_tome_merges_the_best_pairs_of_each_round() -> None:
     x = at(0, 10, 50, 52, 90, 140, 145, 200)  # pairs: 10°, 2°, 50°, 55°
     assert groups("a-tome@keep=7/8", x) == [0, 1, 2, 2, 3, 4, 5, 6]

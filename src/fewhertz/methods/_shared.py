@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _TINY = torch.finfo(torch.float32).tiny
 STEPS = 1 << 20  # what is computed in float32 counts as equal within 1e-6: rounding noise breaks no tie
-_FINE = 1 << 40  # the same for float64
 
 
 def mark(index: Int[Tensor, "b k"], n: int) -> Bool[Tensor, "b n"]:
@@ -52,20 +51,23 @@ def unit(x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     return scaled.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def cosines(x: Float[Tensor, "b n d"]) -> Float64[Tensor, "b n n"]:
-    """Cosine of every pair of tokens, 0 where one is zero or not a number.
+def cosines(x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n n"]:
+    """Cosine of every pair of tokens, in float32; 0 where one is zero or not a number.
 
-    Products run in float64 and are rounded to 1e-12, so that equal tokens have equal cosines whatever the batch.
-    Time is O(n²·d) a clip, memory 8·n² bytes.
+    One product a clip, so that a clip's cosines are the same bits whatever the batch. Equal tokens have equal cosines
+    within rounding noise: `steps` before they are compared. Time is O(n²·d) a clip, memory 4·n² bytes.
     """
-    b, n, d = x.shape
-    out = x.new_empty(b, n, n, dtype=torch.float64)
-    step = max(1, (1 << 25) // (n * d))
-    for part, into in zip(x.split(step), out.split(step), strict=True):
-        wide = part.double()
-        wide = (wide / wide.norm(dim=-1, keepdim=True).clamp_min(_TINY)).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        torch.matmul(wide, wide.mT, out=into)
-    return out.mul_(_FINE).round_().div_(_FINE)
+    b, n, _ = x.shape
+    out = x.new_empty(b, n, n, dtype=torch.float32)
+    for part, into in zip(x, out, strict=True):
+        tokens = unit(part[None])[0]
+        torch.mm(tokens, tokens.mT, out=into)
+    return out
+
+
+def steps(values: Tensor) -> Tensor:
+    """What was computed in float32, in whole steps of 1e-6: what is equal but for rounding noise is equal."""
+    return (values * STEPS).round_()
 
 
 def in_parts(choose: Callable[..., Tensor], numbers: int, *inputs: Tensor) -> Tensor:
@@ -94,18 +96,21 @@ def most_similar(
 ) -> tuple[Float[Tensor, "b n"], Int[Tensor, "b n"]]:
     """Cosine and index of the token of `b` that is most like each token of `a`.
 
-    Among equals the nearest in place wins, and of two equally near the later one. Works in chunks of `a`: memory is
-    bounded, time is O(n·k·d).
+    Among equals, within 1e-6 of the highest, the nearest in place wins, and of two equally near the later one. Places
+    are whole numbers, those of `b` rise. Works in chunks of `a`: memory is bounded, time is O(n·k·d).
     """
-    norms_b, columns = norm(b)[:, None], b.float().transpose(1, 2)
+    columns = unit(b).mT
     step = max(1, (1 << 21) // (b.shape[0] * b.shape[1]))
     best, partner = [], []
-    for rows, norms_a, places in zip(a.split(step, 1), norm(a).split(step, 1), place_a.split(step, 1), strict=True):
-        similarity = cosine(rows.float() @ columns, norms_a[..., None], norms_b)
-        ahead = place_b[:, None] - places[..., None]
-        gap = 2 * ahead.abs() + (ahead < 0)
-        # one integer that orders by cosine, then by gap: no two columns share it
-        chosen = ((similarity * STEPS).round().long() * (1 << 40) - gap).argmax(-1, keepdim=True)
-        best.append(similarity.gather(-1, chosen)[..., 0])
-        partner.append(chosen[..., 0])
+    for rows, places in zip(unit(a).split(step, 1), place_a.split(step, 1), strict=True):
+        similarity = rows @ columns
+        highest = similarity.amax(-1, keepdim=True)
+        # a distance of its own for each column, the later of two equally near ones less by a half
+        ahead = place_b[:, None] - (places + 0.25)[..., None]
+        gap = ahead.abs().masked_fill(similarity < highest - 1 / STEPS, torch.inf).amin(-1)
+        later = (gap + 0.25).frac() < 0.25  # 0.75, 1.75, …; else 0.25, 1.25, …
+        place = (places + 0.25 + torch.where(later, gap, -gap)).round().long()
+        chosen = torch.searchsorted(place_b.expand(len(b), -1).contiguous(), place.expand(len(b), -1).contiguous())
+        best.append(similarity.gather(-1, chosen[..., None])[..., 0])
+        partner.append(chosen)
     return torch.cat(best, dim=1), torch.cat(partner, dim=1)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fewhertz.method import Clip, Method
-from fewhertz.methods._shared import cosines, in_parts
+from fewhertz.methods._shared import cosines, in_parts, steps
 from fewhertz.plan import Plan
 
 
@@ -18,13 +18,13 @@ def spread(x: Float[Tensor, "b n d"], m: int) -> Bool[Tensor, "b n"]:
     similarity.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
     clip = torch.arange(len(x), device=x.device)
     chosen = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-    nearest = similarity.amax(2)  # before the first choice: the most similar other token
+    nearest = steps(similarity.amax(2))  # before the first choice: the most similar other token
     closest = torch.full_like(nearest, -torch.inf)
     for _ in range(m):
-        best = nearest.masked_fill(chosen, torch.inf).argmin(1)
+        best = nearest.argmin(1)
         chosen[clip, best] = True
-        closest = torch.maximum(closest, similarity[clip, best])
-        nearest = closest
+        # what is chosen is no choice any more: its own similarity stands at infinity
+        nearest = closest = torch.maximum(closest, steps(similarity[clip, best])).masked_fill_(chosen, torch.inf)
     return chosen
 
 
@@ -36,7 +36,7 @@ class DivPrune(Method, name="divprune"):
     nearest other token is the farthest, each further one the token whose nearest chosen token is the farthest. Equal
     distances: the earlier token. The choice of a smaller budget is a part of that of a larger one.
 
-    Cost: O(n²·d + m·n) time, one step for each of the m choices, which is slow on a GPU; 8·n² bytes a clip, a few clips
+    Cost: O(n²·d + m·n) time, one step for each of the m choices, which is slow on a GPU; 4·n² bytes a clip, a few clips
     at a time. Needs nothing but the tokens.
     Fails on noise: what is like nothing else is chosen first, whether it matters or not.
     """

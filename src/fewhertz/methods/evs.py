@@ -16,10 +16,10 @@ from fewhertz.plan import Plan
 class EVS(Method, name="evs"):
     """Efficient video sampling (EVS, arXiv 2510.14624) on audio tokens: what changed stays, what is static goes.
 
-    The first token stays, and the m − 1 tokens of largest 1 − cos(x_{t−1}, x_t), the change from the token before. The
-    paper compares the pixels of a patch in successive frames; here, as in vLLM's and SGLang's EVS, token embeddings
-    are compared. These are the first tokens of the segments of `segment`. Equal changes: the earlier token stays. As
-    published, tokens keep their original positions: `evs+time`.
+    The first token stays, and the m − 1 tokens of largest 1 − cos(x_{t−1}, x_t), the change from the token before.
+    The paper compares the pixels of a patch in successive frames; here, as in vLLM's and SGLang's EVS, token
+    embeddings are compared. As published: `evs+time`, since tokens keep their original positions there. These are
+    the first tokens of the segments of `segment`. Equal changes: the earlier token stays.
 
     Cost: three passes over the tokens, O(n·d). Needs nothing but the tokens.
     Fails where a sound holds: a vowel is its first token alone, and noise, which always changes, takes the budget.

@@ -23,6 +23,9 @@ class GlobalMerge(Method, name="global-merge"):
 
     Each even token's partner is the odd token of highest cosine anywhere in the clip; all else is as in `ltbm`.
 
+    Its bipartite matching is that of ToMe (arXiv 2210.09461), which adds the log of a token's size in attention:
+    `+sizes`.
+
     Cost: O(n²·d) time, in chunks of bounded memory. Needs nothing but the tokens.
     Fails by forgetting order: what is said twice, seconds apart, may become one token at the mean time of both.
     """

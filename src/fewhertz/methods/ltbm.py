@@ -80,15 +80,15 @@ class LTBM(Method, name="ltbm"):
     Fails by forgetting order within the window: a token may stand for moments on both sides of another one.
 
     Args:
-        window: farthest partner, in seconds.
+        window: farthest partner, in seconds, up to 30; `global-merge` has none.
     """
 
     window: float = seconds(0.32)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.window > 0:
-            raise ValueError(f"window is in seconds and above 0, got {self.window}")
+        if not 0 < self.window <= 30:  # a request may name it, and time grows with it
+            raise ValueError(f"window is in seconds, above 0 and at most 30, got {self.window}")
 
     def assign(self, x: Float[Tensor, "b n d"], m: int, clip: Clip) -> Plan:
         reach = self.window * clip.rate + 1e-6  # 0.32 s at 25 Hz are 8 tokens, whatever the floats make of it

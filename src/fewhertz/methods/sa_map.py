@@ -72,13 +72,15 @@ class SAMAP(Method, name="sa-map"):
     received. Of the groups, m stay: the greedy determinantal choice of `cdpruner` for the kernel
     L_ij = a_i·cos_ij·a_j, a being the mean attention that a group's tokens received. The others go.
 
-    From the paper's abstract and published implementation; what they leave open is our own: attention received in the
-    encoder's last layer (fewhertz.scores) in both stages, where the paper takes a maximum over heads in the first and
-    the attention of a token to itself in the second, so that its choices are far from these; with fewer than m groups,
-    where its code repeats the first group, groups are cut where neighbours differ most. Equals: the earlier token.
+    From the paper's abstract and published code, and not as published in three ways, so its figures here say little of
+    theirs. Both stages weigh by the attention that a token receives in the encoder's last layer, mean over heads
+    (fewhertz.scores); the published code weighs by the maximum over heads in the first and by the attention of a token
+    to itself, the diagonal, in the second, which score capture does not hand over, and the choices differ much. With
+    fewer than m groups the published code repeats the first group; here groups are cut where neighbours differ most.
+    Equals: the earlier token.
 
     Cost: O(n·l·d) time for groups of at most l tokens (l = n in silence), O(g²·d + g·m²) for the choice among g groups,
-    8·n·(n + m) bytes a clip at most, a few clips at a time. Needs scores.
+    4·n·(n + m) bytes a clip at most, a few clips at a time. Needs scores.
 
     Args:
         threshold: least mean cosine of a token to its group, −1 to 1.

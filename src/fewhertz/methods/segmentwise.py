@@ -17,8 +17,10 @@ class Segmentwise(Method, name="segmentwise"):
 
     Token i lies in segment ⌊i·S/n⌋. The ⌊m/S⌋ best-scored tokens of each segment stay, and the m − S·⌊m/S⌋ best of
     those left over, from anywhere. The score is the attention that a token receives in the encoder's last layer
-    (fewhertz.scores). Equal scores: the earlier token stays. With m < S it is `topk`. That what is left over of the
-    budget goes to the best tokens from anywhere is our choice: the paper's counts divide by S.
+    (fewhertz.scores). Equal scores: the earlier token stays. With m < S it is `topk`.
+
+    Our choice: what m leaves over, as it is no multiple of S, goes to the best tokens wherever they are; the paper does
+    not say.
 
     Cost: three sorts of n numbers a clip. Needs scores.
 

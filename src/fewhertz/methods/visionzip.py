@@ -20,9 +20,10 @@ class VisionZip(Method, name="visionzip"):
     equal groups is a target; each joins the target of highest cosine, and a contextual token is the mean of its
     members. With c = 0 the others go.
 
-    Our choices: similarity of the tokens themselves, not of the encoder's keys; targets spaced evenly over all others,
-    the last group as long as the first, where the published code steps by a whole number; plain means; output in time
-    order, a contextual token at the mean time of its members; equal cosines go to the nearest target, the later of two.
+    Our choices: targets that begin c equal groups, where the published code takes every ⌊rest/c⌋-th of the others,
+    c of them, and so leaves the end without a target; similarity of the tokens themselves, not of the encoder's
+    keys; plain means; output in time order, a contextual token at the mean time of its members; equal cosines go to
+    the nearest target, the later of two.
 
     Cost: O(n·c·d) time, in chunks of bounded memory. Needs scores.
 

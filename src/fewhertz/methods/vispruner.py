@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fewhertz.method import Clip, Method
-from fewhertz.methods._shared import cosines, in_parts, mark
+from fewhertz.methods._shared import cosines, in_parts, mark, steps
 from fewhertz.plan import Plan
 
 _REMOVED = 8  # tokens a round, as in the paper's implementation
@@ -17,13 +17,13 @@ _REMOVED = 8  # tokens a round, as in the paper's implementation
 def without_duplicates(x: Float[Tensor, "b n d"], important: Bool[Tensor, "b n"], diverse: int) -> Bool[Tensor, "b n"]:
     """Marks the `important` tokens and, of the others, `diverse` tokens that are left once duplicates are removed."""
     b, n, _ = x.shape
-    similarity = cosines(x).float().view(b * n, n)  # equal ones stay equal, and half the memory moves
+    similarity = cosines(x).view(b * n, n)
     first_row = torch.arange(b, device=x.device)[:, None] * n
     rest = important.long().argsort(dim=1, stable=True)[:, : n - int(important[0].sum())]
     while (k := rest.shape[1]) > diverse:
         even, odd = rest[:, 0::2], rest[:, 1::2]
         rows = similarity[(first_row + even).flatten()].view(b, -1, n)
-        duplicate = rows.gather(2, odd[:, None].expand(-1, rows.shape[1], -1)).amax(2)
+        duplicate = steps(rows.gather(2, odd[:, None].expand(-1, rows.shape[1], -1)).amax(2))
         r = min(_REMOVED, k - diverse, even.shape[1])
         removed = mark(2 * duplicate.argsort(dim=1, descending=True, stable=True)[:, :r], k)
         rest = rest.gather(1, removed.long().argsort(dim=1, stable=True)[:, : k - r])
@@ -38,11 +38,11 @@ class VisPruner(Method, name="vispruner"):
     fewhertz.scores) stay. From the others duplicates are removed in rounds until m − ⌊share·m⌋ are left: those in even
     places are compared with those in odd places, and the 8 that have the most similar partner go.
 
-    Our choice: the others stand in time order in each round, as in the first round of SA-MAP's port to audio; its later
-    rounds go on in another order. Equals: of scores the earlier token
-    stays, of duplicates the earlier one goes.
+    Our choice: the others stand in time order before each round. SA-MAP's port to audio has them so before the
+    first round alone; from then on they stand as the last round's sort left them, and other tokens meet. Equals: of
+    scores the earlier token stays, of duplicates the earlier one goes.
 
-    Cost: O(n²·d) time once and O(n²) in each of the (n − m)/8 rounds; 8·n² bytes a clip, a few clips at a time. Needs
+    Cost: O(n²·d) time once and O(n²) in each of the (n − m)/8 rounds; 4·n² bytes a clip, a few clips at a time. Needs
     scores.
 
     Args:
