@@ -301,11 +301,9 @@ def synthetic_training(size: str, data: Path) -> dict[str, list[dict]]:
     """Rows of synthetic speech for training, by the part of the bank that will hold them."""
     dial, parts = config.SIZES[size], {}
     voices = {lang: tuple(v for v in names if can_say(v)) for lang, names in SEEN_VOICES.items()}
-    fine = (
-        [(de, en) for de, en in german(data)["train"] if not near(data).of(en).any()]
-        if dial.german > 1000
-        else german(data)["train"][: dial.german]
-    )
+    pairs = german(data)["train"]
+    close = iter(near(data).of([en for _, translations in pairs for en in translations]).tolist())
+    fine = [pair for pair in pairs if not sum([next(close) for _ in pair[1]])]
     chosen = [fine[i % len(fine)] for i in range(dial.german)]
     spoken = say([de for de, _ in chosen], "de", voices["de"], "train-german")
     rows = [r | {"english": en, "kind": "german"} for r, (_, en) in zip(spoken, chosen, strict=True)]
