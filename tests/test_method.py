@@ -151,6 +151,32 @@ def test_methods_made_in_python_have_a_budget_too() -> None:
         Pool()
 
 
+LONG = (
+    "pool@keep=" + " " * 100_000 + "1",
+    "pool" * 50_000,
+    "pool@keep=1/2" + " + time" * 30_000,
+    "pool@keep=" + "1" * 900,
+    "pool@keep=2." + "1" * 900,
+    "pool@-1." + "1" * 900 + "Hz",
+    "pool@" + "9" * 900,
+    "pool@keep=1/3+" + "t" * 900,
+    "x" * 900 + "@keep=1/2",
+    "pool(" + "x" * 900 + "=1)@keep=1/2",
+    "pool(site=" + "x" * 900 + ")@keep=1/2",
+    "random(seed=-" + "9" * 900 + ")@keep=1/2",
+    "ltbm(window=99." + "1" * 900 + ")@keep=1/2",
+    "pool@keep=1/2 then " * 40,
+)
+
+
+@pytest.mark.parametrize("spec", LONG, ids=lambda spec: spec[:20])
+def test_a_long_spec_is_refused_and_not_repeated(spec: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse(spec)
+    message = str(caught.value).partition("; known:")[0].partition("known: ")[0]
+    assert len(message) < 300 and spec[:120] not in message
+
+
 def test_what_is_no_spec_is_refused() -> None:
     with pytest.raises(ValueError, match="spec string"):
         parse(3)  # type: ignore[arg-type]

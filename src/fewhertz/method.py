@@ -106,12 +106,12 @@ class Method:
         if self.keep is not None:
             keep = _fraction(self.keep, "keep")
             if not 0 < keep <= 1:
-                raise ValueError(f"keep is the fraction of audio tokens kept, in (0, 1]; got {self.keep}")
+                raise ValueError(f"keep is the fraction of audio tokens kept, in (0, 1]; got {shown(str(self.keep))}")
             object.__setattr__(self, "keep", keep)
         if self.rate is not None:
             rate = _fraction(self.rate, "rate")
             if rate <= 0:
-                raise ValueError(f"rate is in audio tokens per second and above 0, got {self.rate}")
+                raise ValueError(f"rate is in audio tokens per second and above 0, got {shown(str(self.rate))}")
             object.__setattr__(self, "rate", rate)
         if self.site not in ("llm", "encoder"):
             raise ValueError(f'site is "llm" or "encoder", got {self.site!r}')
@@ -317,7 +317,7 @@ def parse(spec: str | Method, keep: str | Fraction | None = None) -> Method:
         for name in corrections:
             if name not in ("time", "sizes"):
                 raise ValueError(
-                    f"cannot read +{name} of {shown(spec)}: a spec ends with +time, +sizes, both or neither"
+                    f"cannot read +{name[:40]} of {shown(spec)}: a spec ends with +time, +sizes, both or neither"
                 )
         method = parse("+".join(parts[:end]), keep)
         return method.present("time" if "time" in corrections else None, "sizes" in corrections or None)
@@ -361,6 +361,8 @@ def _parameters(cls: type[Method], text: str) -> dict[str, Any]:
 
 
 def _value(raw: str, default: Any, what: str) -> Any:
+    if len(raw) > 60:  # a method shows the value that it refuses
+        raise ValueError(f"{what} has at most 60 characters, got {len(raw)}: {shown(raw)}")
     # the default says the type: every parameter has one
     if isinstance(default, str):
         return raw
