@@ -24,6 +24,7 @@ from test_cli import SCRIPT, fewhertz_
 import fewhertz
 import fewhertz.tasks  # noqa: F401  (fills TASKS)
 from fewhertz import audio, evaluate, results
+from fewhertz.method import METHODS
 from fewhertz.metrics import METRICS, interval, paired
 from fewhertz.pocket import path
 from fewhertz.results import BASELINE, Journal, cell, read, read_samples, safe_name
@@ -186,6 +187,21 @@ def test_results_from_before_audio_was_compared_are_taken_and_told(tiny: Path, m
     again = run(tiny, manifest, tmp_path, "--limit", 1)
     assert again.exit_code == 0 and "from before audio was compared" in again.stderr
     assert json.loads(file.read_text()) == old
+
+
+def test_results_of_a_method_that_has_changed_are_told_or_refused(tiny: Path, manifest: Path, tmp_path: Path) -> None:
+    asked = ("--limit", 1, "--method", "ward@keep=1/2")
+    assert run(tiny, manifest, tmp_path, *asked).exit_code == 0
+    file = cells(tmp_path)["ward@keep=1/2"]
+    new = json.loads(file.read_text())
+    assert new["identity"]["revision"] == METHODS["ward"].revision == 2
+    old = new | {"identity": {k: v for k, v in new["identity"].items() if k != "revision"}}
+    file.write_text(json.dumps(old))
+    again = run(tiny, manifest, tmp_path, *asked)
+    assert again.exit_code == 0 and "before ward@keep=1/2 changed what it decides" in again.stderr
+    file.write_text(json.dumps(new | {"identity": new["identity"] | {"revision": 1}}))
+    refused = run(tiny, manifest, tmp_path, *asked)
+    assert refused.exit_code == 2 and "revision (1, now 2)" in refused.stderr
 
 
 @pytest.mark.parametrize("batch_size", [4, 7])
@@ -535,6 +551,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from fewhertz import results
+from fewhertz.method import METHODS
 with results.held([Path(sys.argv[1])]):
     print("held", flush=True)
     time.sleep(600)

@@ -32,7 +32,7 @@ from fewhertz.attach import attached, compress, encode_once
 from fewhertz.checkpoint import Checkpoint, load, load_learned, open_checkpoint, weight_files
 from fewhertz.cost import dtype_of
 from fewhertz.families.base import Family
-from fewhertz.method import IDENTITY, parse
+from fewhertz.method import IDENTITY, NONE, Chain, parse
 from fewhertz.metrics import Metric, Stats, Unavailable, interval, need, paired
 from fewhertz.results import BASELINE, Cell, Journal, Record
 from fewhertz.run import answer, one_line, request, sample_rate, too_long
@@ -117,7 +117,7 @@ class _Setup:
     def named(self, place: Cell) -> Record:
         worn = self.adapters.get(place.folder)
         model = {} if worn is None else {"model": _with(self.identity["model"], worn), "adapter_sha256": worn.sha256}
-        return self.identity | model | {"method": place.spec}
+        return self.identity | model | {"method": place.spec, "revision": _revision(place.spec)}
 
     @property
     def batches(self) -> list[list[Sample]]:
@@ -125,6 +125,13 @@ class _Setup:
         # a transcript is asked for in a model's own way, which does not mix with questions
         runs = itertools.groupby(self.samples, key=lambda sample: sample.prompt is None)
         return [list(some) for _, run in runs for some in _slices(list(run), self.batch_size)]
+
+
+def _revision(spec: str) -> int:
+    """How often what a spec decides has changed, its first form counted."""
+    method = parse(NONE if spec == BASELINE else spec)
+    parts = (method.first, method.second) if isinstance(method, Chain) else (method,)
+    return max(part.revision for part in parts)
 
 
 def _slices(items: list[Sample], size: int) -> Iterator[list[Sample]]:
@@ -351,6 +358,17 @@ def _tell_older(places: list[Cell], say: Callable[[str], None]) -> None:
     if older:
         more = f" and {len(older) - 1} more" if older[1:] else ""
         say(f"{older[0]}{more}: from before audio was compared; whether it is the same audio is not known")
+    changed = [
+        place
+        for place in places
+        if _revision(place.spec) > 1 and "revision" not in results.read(place.file)["identity"]
+    ]
+    if changed:
+        more = f" and {len(changed) - 1} more" if changed[1:] else ""
+        say(
+            f"{changed[0].file}{more}: from before {changed[0].spec} changed what it decides; --out another folder "
+            "measures it anew"
+        )
 
 
 class _Progress:

@@ -82,6 +82,7 @@ class Method:
     name: ClassVar[str]
     fixed_budget: ClassVar[bool] = True  # the count is a function of the length alone
     needs: ClassVar[frozenset[str]] = frozenset()  # what `Clip` must carry: "scores"
+    revision: ClassVar[int] = 1  # raised where the same spec decides otherwise than before: results don't compare
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -339,11 +339,11 @@ def differing(old: Any, new: Record) -> list[str]:
     """What two configurations have otherwise: their keys, but for those that don't change a result.
 
     Where the data is (`path`) does not, since its content is compared. Older results don't say what audio they heard
-    (`audio_sha256`): for them there is nothing to compare.
+    (`audio_sha256`) and of which `revision` their method was: for them there is nothing to compare.
     """
     old = old if isinstance(old, dict) else {}
     told = [key for key in {**new, **old} if key != "path" and old.get(key) != new.get(key)]
-    return [key for key in told if key != "audio_sha256" or (key in old and key in new)]
+    return [key for key in told if key not in ("audio_sha256", "revision") or (key in old and key in new)]
 
 
 def differs(old: Any, new: Record) -> str:

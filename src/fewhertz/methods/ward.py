@@ -36,6 +36,8 @@ class Ward(Method, name="ward"):
     Fails to undo: what was joined early stays so, where `optimal` may cut it.
     """
 
+    revision = 2
+
     def assign(self, x: Float[Tensor, "b n d"], m: int, clip: Clip) -> Plan:
         b, n, d = x.shape
         means = unit(x)
