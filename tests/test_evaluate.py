@@ -550,7 +550,7 @@ def test_two_evals_at_once(tiny: Path, manifest: Path, tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from fewhertz.method import METHODS
+from fewhertz import results
 with results.held([Path(sys.argv[1])]):
     print("held", flush=True)
     time.sleep(600)

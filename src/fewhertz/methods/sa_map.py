@@ -76,8 +76,8 @@ class SAMAP(Method, name="sa-map"):
     theirs. Both stages weigh by the attention that a token receives in the encoder's last layer, mean over heads
     (fewhertz.scores); the published code weighs by the maximum over heads in the first and by the attention of a token
     to itself, the diagonal, in the second, which score capture does not hand over, and the choices differ much. With
-    fewer than m groups the published code repeats the first group; here groups are cut where neighbours differ most.
-    Equals: the earlier token.
+    fewer than m groups the published code repeats the first group; our own rule cuts groups where neighbours differ
+    most. Equals: the earlier token.
 
     Cost: O(n·l·d) time for groups of at most l tokens (l = n in silence), O(g²·d + g·m²) for the choice among g groups,
     4·n·(n + m) bytes a clip at most, a few clips at a time. Needs scores.
