@@ -455,7 +455,7 @@ def draw(result: dict[str, Any], out: Path) -> None:
         if name == SEVEN:
             reported = result["paper"]["reported_speedup"]
             axis.plot([0.5], [reported], "*", color="0.3", ms=10)
-            handles.append(Line2D([], [], color="0.3", marker="*", ls="", label="paper 3 (its own code, A100)"))
+            handles.append(Line2D([], [], color="0.3", marker="*", ls="", label="arXiv 2511.14293, A100"))
         axis.set_xscale("log", base=2)
         axis.set_xticks([1, 1 / 2, 1 / 3, 1 / 4], ["1", "1/2", "1/3", "1/4"])
         axis.set_xticks([], minor=True)
