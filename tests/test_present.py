@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import math
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -636,3 +637,97 @@ def test_bf16(family: str, model: Any) -> None:
         assert new_tokens(half, batch).shape == (2, 5)
     assert seen[0]["position_ids"].dtype == torch.float32
     assert math.isclose(float(nn.functional.cosine_similarity(narrow, full, dim=-1).min()), 1.0, abs_tol=0.05)
+
+
+# --- what goes on from a cache, and what is left behind
+
+
+@torch.no_grad()
+def test_a_row_without_audio_that_keeps_the_width(qwen: Any) -> None:
+    """The batch is as wide as before, but the padding of the row with audio has grown."""
+    alone = prompts("qwen2-audio", [[300]])
+    n = alone["input_ids"].shape[1]
+    text = torch.randint(0, 100, (1, n + 20), generator=torch.Generator().manual_seed(3)).to(DEVICE)
+    blank = text.new_full((1, 20), PAD)
+    batch = alone | {
+        "input_ids": torch.cat([text, torch.cat([blank, alone["input_ids"]], 1)]),
+        "attention_mask": torch.cat([torch.ones_like(text), torch.cat([blank * 0, alone["attention_mask"]], 1)]),
+    }
+    with fewhertz.compress(qwen, "pool@keep=1/3"):
+        new = new_tokens(qwen, batch, max_new_tokens=4)
+        out, mask = qwen(**batch, use_cache=True), batch["attention_mask"]
+        for i in range(4):
+            token = out.logits[:, -1:].argmax(-1)
+            assert torch.equal(token[:, 0], new[:, i])
+            mask = torch.cat([mask, torch.ones_like(token)], 1)
+            out = qwen(input_ids=token, attention_mask=mask, **with_cache(qwen, cache_of(out)))
+
+
+@torch.no_grad()
+def test_positions_of_the_uncompressed_prompt_are_refused_at_a_step(qwen: Any) -> None:
+    batch = prompts("qwen2-audio", [[400]])
+    mask = torch.cat([batch["attention_mask"], batch["attention_mask"][:, :1]], 1)
+    step = {"attention_mask": mask, "position_ids": mask.cumsum(1)[:, -1:] - 1, "input_ids": mask[:, :1]}
+    for suffix in ("", "+sizes"):
+        with fewhertz.compress(qwen, "segment@keep=1/3" + suffix):
+            cache = cache_of(qwen(**batch, use_cache=True))
+            with pytest.raises(ValueError, match=r"position_ids of the uncompressed prompt .*leave them out"):
+                qwen(**step, **with_cache(qwen, cache))
+    with fewhertz.compress(qwen, "segment@keep=1/3+time"):  # there they are right
+        logits = []
+        for given in (step, {"input_ids": step["input_ids"]}):
+            logits.append(qwen(**given, **with_cache(qwen, cache_of(qwen(**batch, use_cache=True)))).logits)
+        torch.testing.assert_close(*logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("suffix", ["", "+sizes", "+time+sizes"])
+def test_a_step_on_the_cache_of_generate(family: str, model: Any, suffix: str) -> None:
+    batch = prompts(family, [[400], [203]])
+    with fewhertz.compress(model, "segment@keep=1/3" + suffix):
+        out = generated(model, batch, return_dict_in_generate=True)
+        model(**prompts(family, [[317]]))  # another prompt in between: an omni model keeps its last one's positions
+        mask = torch.cat([batch["attention_mask"], batch["attention_mask"][:, :1].new_ones(2, 5)], 1)
+        whole = batch | {"input_ids": out.sequences, "attention_mask": mask}
+        step = model(input_ids=out.sequences[:, -1:], attention_mask=mask, **with_cache(model, cache_of(out))).logits
+        torch.testing.assert_close(step[:, -1], last_logits(model, whole)[:, 0], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_threads_at_the_site_encoder() -> None:
+    model, batch = TINY["audio-flamingo-3"].build(), prompts("audio-flamingo-3", [[200]])
+
+    @torch.no_grad()
+    def call(_: int) -> Tensor:
+        return model(**batch).logits
+
+    with fewhertz.compress(model, "pool(site=encoder)@keep=1/2"), ThreadPoolExecutor(THREADS) as pool:
+        alone = call(0)
+        assert all(torch.equal(got, alone) for got in pool.map(call, range(24)))
+
+
+def test_threads_that_compress_one_model_leave_one_method(qwen: Any) -> None:
+    before, interval = set(qwen.__dict__), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(40):
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda i: fewhertz.compress(qwen, f"pool@keep=1/{i}"), range(2, 10)))
+            handle = fewhertz.attached(qwen)
+            assert handle is not None
+            handle.remove()
+            assert not {"forward", "generate"} & (set(qwen.__dict__) - before)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@torch.no_grad()
+def test_transformers_is_left_as_it_was(qwen: Any) -> None:
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    before = dict(ALL_MASK_ATTENTION_FUNCTIONS)
+    with fewhertz.compress(qwen, SPEC):
+        qwen(**prompts("qwen2-audio", [[400]]))
+        with pytest.raises(TypeError):
+            qwen(**prompts("qwen2-audio", [[400]]), no_such_argument_anywhere=object(), position_embeddings=1)
+    assert dict(ALL_MASK_ATTENTION_FUNCTIONS) == before

@@ -6,13 +6,14 @@ import copy
 import functools
 import inspect
 import logging
+import threading
 import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -32,6 +33,7 @@ _HANDLE = "_fewhertz_handle"
 _LEARNED = "_fewhertz_learned"
 _HEEDED = "_fewhertz_heeded"
 _SHOWN = "audio_compression"
+_ATTACHING = threading.RLock()  # two threads that compress one model would wrap each other's wrapper
 
 
 @dataclass
@@ -136,6 +138,10 @@ class Attached:
 
     def remove(self) -> None:
         """Take the method off: the model is as it was. A second call does nothing."""
+        with _ATTACHING:
+            self._take_off()
+
+    def _take_off(self) -> None:
         if self.model.__dict__.get(_HANDLE) is not self:
             return
         for name, before in self._before.items():
@@ -186,6 +192,8 @@ class Attached:
         call = kwargs | {"attention_mask": told.attention_mask(kwargs.get("attention_mask"), batch, past, count)}
         if call.get("position_ids") is None:
             call["position_ids"] = told.following(batch, past, count)
+        elif told.packed:
+            raise ValueError("position_ids of the uncompressed prompt do not fit the compressed one: leave them out")
         return call
 
     @torch.no_grad()
@@ -205,6 +213,8 @@ class Attached:
         self._shorten(call, ids.shape[1] - width)
         with sized(self.model, None if told is None else told.log_sizes):
             out = original(**call)
+        if told is not None:
+            remember([_cache(call)] if isinstance(out, Tensor) else out, told)
         sequences = out if isinstance(out, Tensor) else out.sequences
         prompt = ids.repeat_interleave(sequences.shape[0] // ids.shape[0], dim=0).to(sequences.device)
         whole = torch.cat([prompt, sequences[:, width:]], dim=1)
@@ -215,10 +225,10 @@ class Attached:
 
     def _refuse_drafts(self, kwargs: dict[str, Any]) -> None:
         """Raise where tokens are drafted: by a prompt or a model that know nothing of the compressed layout."""
-        for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"):
+        for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp"):
             given = (kwargs.get(name), getattr(kwargs.get("generation_config"), name, None))
             own = getattr(self.model.generation_config, name, None)
-            if any(value is not None for value in (*given, own)):
+            if any((*given, own)):
                 raise NotImplementedError(f"assisted decoding does not know compressed audio: leave {name} out")
 
     def _shorten(self, call: dict[str, Any], dropped: int) -> None:
@@ -296,7 +306,14 @@ class Attached:
         call["inputs_embeds"] = embeds.masked_scatter(places[..., None], audio_tokens)
         if told is not None and told.positions is not None:
             call["position_ids"] = told.positions
-        return self.family.finish(self.model, call, [len(clip) for clip in tokens], generating), told
+        counts = [len(clip) for clip in tokens]
+        call = self.family.finish(self.model, call, counts, generating)
+        if told is not None and told.positions is None:
+            # For steps that go on from the cache. `generate` counts from a row's first token, `forward` from padding;
+            # with M-RoPE the model itself would go on from its last prompt, which may be another thread's.
+            at = self.family.positions(self.model, call, counts) if generating else call.get("position_ids")
+            told = replace(told, positions=at)
+        return call, told
 
     def _holds_padding(self, ids: Tensor) -> bool:
         pad = self.model.generation_config.pad_token_id
@@ -529,9 +546,10 @@ def compress(
     base = _base(model)
     family = family_of(base)
     handle = Attached(base, family, parse(method).present(positions, sizes))
-    worn = attached(base)
-    if worn is not None:
-        worn.remove()
-    _heed(base, handle.asked)
-    handle._put_on()
+    with _ATTACHING:
+        worn = attached(base)
+        if worn is not None:
+            worn.remove()
+        _heed(base, handle.asked)
+        handle._put_on()
     return handle

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -53,12 +53,14 @@ class Told:
         width: tokens of the uncompressed prompts, padding included.
         positions: of each token; three axes with M-RoPE. `None`: one after the other, as the model counts.
         log_sizes: log of the number of tokens that each one stands for; `None`: all stand for themselves.
+        packed: whether positions are those of the compressed prompts, not of the uncompressed ones.
     """
 
     mask: Int[Tensor, "b w"]
     width: int
-    positions: Float[Tensor, "b w"] | Float[Tensor, "3 b w"] | None = None
+    positions: Shaped[Tensor, "b w"] | Shaped[Tensor, "3 b w"] | None = None
     log_sizes: Float[Tensor, "b w"] | None = None
+    packed: bool = True
 
     def attention_mask(self, given: Tensor | None, batch: int, past: int, count: int) -> Tensor | None:
         """The mask of a decoding step over a cache of `past` tokens, `count` of them new.
@@ -78,10 +80,11 @@ class Told:
             if bool(prompt.all()):
                 return None
             return torch.cat([prompt, prompt.new_ones(batch, after)], 1)
+        # first: a batch may keep its width, and yet have rows whose padding has grown
+        if given.dim() == 2 and given.shape[1] == self.width + after:
+            return torch.cat([prompt.to(given), given[:, self.width :]], 1)
         if given.dim() != 2 or given.shape[1] == past + count:
             return given
-        if given.shape[1] == self.width + after:
-            return torch.cat([prompt.to(given), given[:, self.width :]], 1)
         raise ValueError(
             f"attention_mask is {given.shape[1]} wide: pass one over the {self.width + after} tokens of the "
             f"uncompressed prompt and what follows, or over the {past + count} that the cache will hold"
@@ -139,6 +142,7 @@ def tell(
         mask.shape[1],
         when if method.positions == "time" else None,
         much if method.sizes and bool(much.any()) else None,
+        packed=method.positions == "packed",
     )
 
 
@@ -169,6 +173,7 @@ class _Sizes:
 # Of the call that runs in this thread: nothing of the model is changed, so that calls of several threads don't meet.
 _SIZES: ContextVar[_Sizes | None] = ContextVar("fewhertz_sizes", default=None)
 _WRAPPED = threading.Lock()
+_calls = 0  # that need `_Mask`
 
 
 def _sized_mask(log_sizes: Tensor, dtype: torch.dtype, **kwargs: Any) -> Float[Tensor, "b 1 q k"]:
@@ -197,16 +202,29 @@ class _Mask:
         return _sized_mask(sizes.log_sizes, **{name: value for name, value in kwargs.items() if name != "config"})
 
 
-def _wrap_masks() -> None:
-    """Put `_Mask` around the mask functions of the kernels that `check_kernel` admits; once."""
+@contextmanager
+def _wrapped_masks() -> Iterator[None]:
+    """Have `_Mask` around the mask functions of the kernels that `check_kernel` admits, while any call needs it.
+
+    No longer: torch.compile(fullgraph=True) and torch.export, of any model, stop at a context variable.
+    """
     from transformers import AttentionMaskInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+    global _calls
     with _WRAPPED:
-        for kernel in ("sdpa", "eager"):
-            stock = ALL_MASK_ATTENTION_FUNCTIONS[kernel]
-            if not isinstance(stock, _Mask):
-                AttentionMaskInterface.register(kernel, _Mask(stock))
+        for kernel in ("sdpa", "eager") if not _calls else ():
+            AttentionMaskInterface.register(kernel, _Mask(ALL_MASK_ATTENTION_FUNCTIONS[kernel]))
+        _calls += 1
+    try:
+        yield
+    finally:
+        with _WRAPPED:
+            _calls -= 1
+            for kernel in ("sdpa", "eager") if not _calls else ():
+                ours = ALL_MASK_ATTENTION_FUNCTIONS[kernel]
+                if isinstance(ours, _Mask):  # else another library has put its own there
+                    AttentionMaskInterface.register(kernel, ours.stock)
 
 
 @contextmanager
@@ -220,15 +238,15 @@ def sized(model: nn.Module, log_sizes: Float[Tensor, "b w"] | None) -> Iterator[
     if log_sizes is None:
         yield
         return
-    _wrap_masks()
     whole: Any = model
     # `generate` makes masks from the config of the whole model where the cache is static
     configs = (whole.get_decoder().config, whole.config.get_text_config(), vars(whole.config)["text_config"])
-    token = _SIZES.set(_Sizes(configs, log_sizes))
-    try:
-        yield
-    finally:
-        _SIZES.reset(token)
+    with _wrapped_masks():
+        token = _SIZES.set(_Sizes(configs, log_sizes))
+        try:
+            yield
+        finally:
+            _SIZES.reset(token)
 
 
 def remember(out: Any, told: Told) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,9 +152,12 @@ class Family:
 
 @contextmanager
 def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the first argument of every call of `module`."""
+    """Collect the first argument of every call of `module` in this thread."""
     seen: list[Tensor] = []
-    hook = module.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    here = threading.get_ident()
+    hook = module.register_forward_pre_hook(
+        lambda _module, args: seen.append(args[0]) if threading.get_ident() == here else None
+    )
     try:
         yield seen
     finally:
