@@ -16,7 +16,6 @@ SHIPPED = REPO / "src" / "fewhertz" / "pocket"
 SAMPLE_RATE = 16_000  # Hz
 HOP = 160  # samples: 100 mel frames a second
 N_MELS = 80
-FRAME_HZ = 100
 
 # "espeak:<language>+<variant>" or "flite:<voice>". Unseen voices are never trained on.
 ACCENTS = (

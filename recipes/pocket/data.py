@@ -555,10 +555,10 @@ class Training:
                 groups.append([])
             groups[-1].append(item)
         order = rng.permutation(len(groups))
-        return [self._collate(groups[k], rng, augment) for k in order]
+        return [self._collate(groups[k], self.bank, rng, augment) for k in order]
 
-    def _collate(self, items: list[Item], rng: np.random.Generator | None, augment: float) -> Batch:
-        clips = planned(items, self.bank, rng, augment)
+    def _collate(self, items: list[Item], bank: Bank, rng: np.random.Generator | None, augment: float) -> Batch:
+        clips = planned(items, bank, rng, augment)
         lengths = clips.samples.tolist()
         rows, answers, targets, known = [], [], [], []
         at = 0

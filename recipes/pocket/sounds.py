@@ -23,7 +23,6 @@ SOUNDS = {
     "fire crackling": ("fire", ("a fire is crackling", "a fire burns and crackles"), "a crackling fire"),
 }
 NUMBERS = ("one", "two", "three", "four")
-CAPTIONS = 5
 
 
 @dataclass(frozen=True)

@@ -250,9 +250,7 @@ def some_of(data: Training, bank: Bank, names: tuple[str, ...], device: str) -> 
     for name in names:
         if items := listed_items(bank, name)[:96] if name in bank.parts else []:
             items = [replace(i, phonemes=[[]]) for i in sorted(items, key=lambda i: i.longest)]
-            kept, data.bank = data.bank, bank
-            out[name] = [data._collate(items[k : k + 24], None, 0.0).to(device) for k in range(0, len(items), 24)]
-            data.bank = kept
+            out[name] = [data._collate(items[k : k + 24], bank, None, 0.0).to(device) for k in range(0, len(items), 24)]
     return out
 
 
