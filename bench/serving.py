@@ -44,9 +44,10 @@ from methods import environment, save
 from openai import AsyncOpenAI, OpenAIError
 
 import fewhertz
-from fewhertz import audio, results, run
+from fewhertz import audio, run
+from fewhertz.evaluation import results
+from fewhertz.evaluation.metrics import METRICS
 from fewhertz.method import IDENTITY
-from fewhertz.metrics import METRICS
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "tests_vllm"))
@@ -141,7 +142,7 @@ def words(
     wer, compared = METRICS["wer"], []
     with served(SPECS[-1]) as (address, _, _):
         for name, spec in itertools.product(LISTS, SPECS):
-            cell = results.cell(REPO / "results", name, "pocket", results.BASELINE if spec == IDENTITY else spec)
+            cell = results.run_files(REPO / "results", name, "pocket", results.BASELINE if spec == IDENTITY else spec)
             theirs = {one["id"]: one["output"] for one in results.read_samples(cell.file)}
             some = rows_of(manifests / f"{name}.jsonl", rows)
             ours = asyncio.run(answers(address, [manifests / one["audio"] for one in some], spec))

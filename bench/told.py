@@ -43,16 +43,16 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import fewhertz
 from fewhertz.attach import encode_once
-from fewhertz.families.base import family_of
+from fewhertz.corrections import sized
+from fewhertz.families import family_of
 from fewhertz.method import Clip
 from fewhertz.plan import Plan
-from fewhertz.present import sized
 
 EXACT_BAR = 1e-5  # largest difference in float32; at depth relative
 OTHER_WAY_BAR = 1.10  # a layer by the additive mask over one by the fastest way: above it another way is worth its code
 WARD_BAR = 0.02  # largest share of the prefill time saved
 OBJECTIVE_BAR = 1.05  # ward's squared distances over optimal's
-HIDDEN = -65504.0  # as in fewhertz.present
+HIDDEN = -65504.0  # as in fewhertz.corrections
 PART = 256  # queries that see a mask at a time
 NOTHING_TOLD = ("plain", "boolean")
 BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION, "math": SDPBackend.MATH}
@@ -159,7 +159,7 @@ def problem(
 
 
 def widened(query: Tensor, key: Tensor, log_sizes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Queries and keys with 8 more dimensions, of which two say log s, as fewhertz.vllm.told.ToldRotary makes them."""
+    """Queries and keys with 8 more dimensions, of which two say log s, as in fewhertz.vllm.corrections."""
     log_sizes = log_sizes / (scale * _constant(scale))
     coarse = log_sizes.to(key.dtype)
     both = torch.stack([coarse, (log_sizes - coarse.float()).to(key.dtype)], dim=-1)
@@ -759,7 +759,7 @@ def notes(device: str) -> list[str]:
         "attention: by the function that transformers' layers call; masks are made before, as once for all layers",
         "plain: causal, told nothing; boolean: as in a padded batch, told nothing; mask: log s in an additive mask, "
         f"the library's way; in parts: {PART} queries at a time, over the keys up to the last of them",
-        "dims: log s in 2 of 8 more dimensions of queries and keys, as in fewhertz.vllm.told; values are as wide; "
+        "dims: log s in 2 of 8 more dimensions of queries and keys, as in fewhertz.vllm.corrections; "
         "widened in the call, or kept wide in the cache, which then is 8/128 larger",
         "flex: FlexAttention with a score_mod, compiled, unless quick",
         "of_layer: attention and the layer's matrices, over the same with plain attention; matrices are timed on their "

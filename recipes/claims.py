@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fewhertz import curves, results
-from fewhertz.evaluate import evaluate, specs
-from fewhertz.metrics import METRICS, paired
-from fewhertz.results import BASELINE, Record
+from fewhertz.evaluation import curves, results
+from fewhertz.evaluation.metrics import METRICS, paired
+from fewhertz.evaluation.results import BASELINE
+from fewhertz.evaluation.runner import evaluate, specs
+from fewhertz.files import Record
 
 REPO = Path(__file__).resolve().parents[1]
 RESULTS, DOCS, MANIFESTS = REPO / "results", REPO / "docs", REPO / "out" / "test"
@@ -156,8 +157,8 @@ class Measured:
 
     def cell(self, task: Asked, spec: str | With) -> Path:
         if isinstance(spec, With):
-            return results.cell(self.root / RECOVERY, task.label, f"{MODEL}+{spec.adapter}", spec.spec).file
-        return results.cell(self.root, task.label, self.model, spec).file
+            return results.run_files(self.root / RECOVERY, task.label, f"{MODEL}+{spec.adapter}", spec.spec).file
+        return results.run_files(self.root, task.label, self.model, spec).file
 
     @functools.cache  # noqa: B019 (lives as long as the page is written)
     def result(self, task: Asked, spec: str | With) -> Record:

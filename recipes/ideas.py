@@ -53,18 +53,18 @@ class _Retold(Plan):
 @contextmanager
 def retold() -> Iterator[None]:
     """While it lasts, `ward-told` is told as its parameters say."""
-    plain: Any = attach.tell
+    plain: Any = attach.lay_out
 
     def tell(method: Any, positions: Tensor, clips: Any, plans: Any, *layout: Any) -> Any:
         if isinstance(method, Told):
             plans = [_Retold(plan.group, plan.m, plan.weight, method.alpha, method.place) for plan in plans]
         return plain(method, positions, clips, plans, *layout)
 
-    attach.tell = tell
+    attach.lay_out = tell
     try:
         yield
     finally:
-        attach.tell = plain
+        attach.lay_out = plain
 
 
 @dataclass(frozen=True, kw_only=True)

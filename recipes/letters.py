@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fewhertz import results
-from fewhertz.metrics import METRICS, paired
-from fewhertz.results import BASELINE
+from fewhertz.evaluation import results
+from fewhertz.evaluation.metrics import METRICS, paired
+from fewhertz.evaluation.results import BASELINE
 
 from . import claims
 from .claims import SPEECH, Asked, Measured, table

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.evaluate import specs, weights_sha256
-from fewhertz.results import BASELINE, Record, replace
+from fewhertz.checkpoint import weights_sha256
+from fewhertz.evaluation.results import BASELINE
+from fewhertz.evaluation.runner import specs
+from fewhertz.files import Record, replace
 
 from . import claims
 from .claims import MODEL, REPO, RESULTS, SENTENCES, STRINGS, Asked, Gain, Measured, table, tally, word

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fewhertz.results import Record
+from fewhertz.files import Record
 
 from .claims import table
 

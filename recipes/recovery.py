@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import fewhertz
-from fewhertz import curves
-from fewhertz.results import BASELINE, replace
+from fewhertz.evaluation import curves
+from fewhertz.evaluation.results import BASELINE
+from fewhertz.files import replace
 
 from . import claims
 from .claims import ANSWERS, GERMAN, REPO, RESULTS, SENTENCES, SOUNDS, STRINGS, Asked, Claim, Gain, Measured, With
@@ -275,15 +276,15 @@ def draw(measured: Measured, file: Path) -> Path:
         panel = curves.Group(task.label, claims.MODEL)
         for method in METHODS:
             chosen = {keep(method, k) for k in DIVISORS}
-            panel.cells += [one for one in free.cells if one.spec in chosen]
-            panel.cells.append(dataclasses.replace(free.whole[0], spec=f"{method}@keep=1"))
+            panel.runs += [one for one in free.runs if one.spec in chosen]
+            panel.runs.append(dataclasses.replace(free.whole[0], spec=f"{method}@keep=1"))
             whole = groups[task.label, f"{claims.MODEL}+{CONTROL.name}"].whole[0]
-            panel.cells.append(dataclasses.replace(whole, spec=f"{method}@keep=1 {after}"))
+            panel.runs.append(dataclasses.replace(whole, spec=f"{method}@keep=1 {after}"))
             for k in DIVISORS:
                 trained = groups[task.label, f"{claims.MODEL}+{method}-{k}"]
-                (one,) = [one for one in trained.cells if one.spec == keep(method, k)]
-                panel.cells.append(dataclasses.replace(one, spec=f"{one.spec} {after}"))
-        panel.cells.sort(key=lambda one: -one.rate)
+                (one,) = [one for one in trained.runs if one.spec == keep(method, k)]
+                panel.runs.append(dataclasses.replace(one, spec=f"{one.spec} {after}"))
+        panel.runs.sort(key=lambda one: -one.rate)
         panels += curves.choose([panel])
     numbers = {f"{method} {after}": i for i, method in enumerate(METHODS)}
     numbers |= {method: i + len(curves.COLOURS) for i, method in enumerate(METHODS)}  # the same colours, dashed

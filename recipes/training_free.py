@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz import curves
-from fewhertz.evaluate import specs
+from fewhertz.evaluation import curves
+from fewhertz.evaluation.metrics import METRICS, paired
+from fewhertz.evaluation.results import BASELINE
+from fewhertz.evaluation.runner import specs
 from fewhertz.method import RECOMMENDED, parse
-from fewhertz.metrics import METRICS, paired
-from fewhertz.results import BASELINE
 
 from . import claims, letters, other_models, price
 from .claims import (
@@ -91,7 +91,7 @@ def at(method: str, presentation: str, keep: str) -> str:
 
 
 def same(method: str, presentation: str) -> str:
-    """The presentation whose cells are those of this one too: log 1 is 0, and `fewhertz.present` then says nothing."""
+    """The presentation whose runs are those of this one too: where log s is 0, `+sizes` does nothing."""
     if method in MERGING or presentation not in (TIME, SIZES):
         return presentation
     return TOLD if presentation == TIME else AS_PUBLISHED
@@ -655,7 +655,7 @@ def draw(measured: Measured, file: Path) -> Path:
     cells = {at(method, told, keep) for method in methods for told in (AS_PUBLISHED, TOLD) for keep in KEEPS}
     groups = {group.task: group for group in curves.groups(measured.root)[0] if group.model == claims.MODEL}
     found = [groups[task.label] for task in TASKS]
-    drawn = [dataclasses.replace(group, cells=[one for one in group.cells if one.spec in cells]) for group in found]
+    drawn = [dataclasses.replace(group, runs=[one for one in group.runs if one.spec in cells]) for group in found]
     lines = [line for line in numbers if any(line in group.lines for group in drawn)]
     curves.plot(curves.choose(drawn), numbers, file, lines)
     return file

@@ -14,7 +14,7 @@ from tiny import AUDIO, PAD, TINY, labels_of, prompts, with_cache
 
 import fewhertz
 from fewhertz.attach import encode_once
-from fewhertz.families.base import family_of, family_of_config
+from fewhertz.families import family_of, family_of_config
 from fewhertz.layout import Trim, find_clips
 
 ROWS = [[800], [301]]

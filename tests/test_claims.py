@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import parse
-from fewhertz.results import BASELINE
 from recipes import claims, recovery
 from recipes.claims import DOCS, RESULTS, SPEECH, TASKS, Gain, Measured, With, at, word
 
@@ -108,12 +108,12 @@ def test_results_of_other_samples_are_refused(tmp_path: Path, measured: Measured
     """A cell that was run with --limit must not be compared with whole ones."""
     import json
 
-    from fewhertz import results
+    from fewhertz.evaluation import results
 
     task = TASKS[0]
     for spec, cut in ((BASELINE, 0), ("pool@keep=1/2", 5)):
         source = measured.cell(task, spec)
-        place = results.cell(tmp_path, task.label, claims.MODEL, spec)
+        place = results.run_files(tmp_path, task.label, claims.MODEL, spec)
         result = json.loads(source.read_text("utf-8"))
         result |= {"n": result["n"] - cut, "identity": result["identity"] | {"rows": result["n"] - cut}}
         results.write(place, result, results.read_samples(source)[cut:])

@@ -462,7 +462,7 @@ def test_inspect_counts_positions(copy: Path) -> None:
 
 def test_inspect_says_what_it_cannot_know(clips: list[Path]) -> None:
     done = fewhertz_("inspect", "pocket", "10s", "31s", "0s", "--method", "unseg")
-    assert done.exit_code == 2 and "follows content" in done.stdout
+    assert done.exit_code == 2 and "variable" in done.stdout
     assert "--chunk 30" in done.stderr and "above 0 s" in done.stderr
 
 

@@ -59,7 +59,7 @@ INPUTS = ("walk", "constant", "silence", "two values", "silent ends", "loud", "q
 
 
 def method_of(spec: str, keep: Fraction) -> Method:
-    """The method with this budget; one whose count follows content has none."""
+    """The method with this budget; one of variable length has none."""
     return parse(f"{spec}@keep={keep}") if spec in FIXED else parse(spec)
 
 
@@ -150,7 +150,7 @@ def test_count_that_follows_content_is_within_bounds(spec: str, n: int) -> None:
     _, out, plan = planned(spec, n, KEEPS[0])
     assert 1 <= plan.m <= n
     assert out.shape == (1, plan.m, WIDTH)
-    with pytest.raises(TypeError, match="follows content"):
+    with pytest.raises(TypeError, match="variable length"):
         parse(spec).num_tokens(n)
     with pytest.raises(ValueError, match="takes no budget"):
         parse(f"{spec}@keep=1/2")

@@ -22,9 +22,8 @@ from typer.testing import CliRunner
 
 import fewhertz
 from fewhertz import audio, embed, run
-from fewhertz.checkpoint import open_checkpoint
+from fewhertz.checkpoint import open_checkpoint, weights_sha256
 from fewhertz.cli import app
-from fewhertz.evaluate import weights_sha256
 from fewhertz.pocket import path
 
 SAMPLES = sorted((path() / "samples").glob("*.flac"))
@@ -215,7 +214,7 @@ def test_bad_usage(clips: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert fewhertz_("embed", "pocket", clips[0], "--method", "pool@keep=1/2", "--out", out).exit_code == 0
     bad = {
-        "wears no method": [],
+        "has no method": [],
         "leave +time and +sizes out": ["--method", "pool@keep=1/2+time"],
         "another method (pool@keep=1/2, now pool@keep=1/3)": ["--method", "pool@keep=1/3"],
         "no method named": ["--method", "nope"],

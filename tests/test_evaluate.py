@@ -23,11 +23,14 @@ from test_cli import SCRIPT, fewhertz_
 
 import fewhertz
 import fewhertz.tasks  # noqa: F401  (fills TASKS)
-from fewhertz import audio, evaluate, results
+from fewhertz import audio, files
+from fewhertz.evaluation import results
+from fewhertz.evaluation import runner as evaluate
+from fewhertz.evaluation.metrics import METRICS, interval, paired
+from fewhertz.evaluation.results import BASELINE, read, read_samples, run_files
+from fewhertz.files import Journal, safe_name
 from fewhertz.method import METHODS
-from fewhertz.metrics import METRICS, interval, paired
 from fewhertz.pocket import path
-from fewhertz.results import BASELINE, Journal, cell, read, read_samples, safe_name
 from fewhertz.tasks.base import TASKS
 
 SAMPLES = path() / "samples" / "samples.jsonl"
@@ -170,7 +173,7 @@ def test_a_list_of_the_same_name_and_other_audio_is_refused(tiny: Path, manifest
     assert run(tiny, moved / "mine.jsonl", out).exit_code == 0 and file.read_bytes() == before
     # and a broken-off run is told apart as a whole one is
     result = read(file)
-    place = cell(out, "mine", tiny.name, BASELINE)
+    place = run_files(out, "mine", tiny.name, BASELINE)
     file.unlink()
     Journal(place.partial(0), result["identity"]).close()
     broken = run(tiny, noisy, out)
@@ -222,7 +225,7 @@ def test_kill_9_and_the_same_command_give_the_same_file(
     """Killed while it works on its third batch of six, as a real process."""
     options = ["--method", "pool@keep=1/2", "--batch-size", "2"]
     command = [SCRIPT, "eval", tiny, "--task", manifest, "--out", tmp_path, "--max-new-tokens", "6", "--device", "cpu"]
-    place = cell(tmp_path, "short", tiny.name, "pool@keep=1/2")
+    place = run_files(tmp_path, "short", tiny.name, "pool@keep=1/2")
     process = subprocess.Popen([*map(str, command), *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 240
     while not (place.partial(0).exists() and place.partial(0).read_bytes().count(b"\n") >= 4):
@@ -232,7 +235,7 @@ def test_kill_9_and_the_same_command_give_the_same_file(
     assert process.wait() == -signal.SIGKILL
     process.stderr.close()  # type: ignore[union-attr]
     assert not cells(tmp_path)
-    baseline = cell(tmp_path, "short", tiny.name, BASELINE)
+    baseline = run_files(tmp_path, "short", tiny.name, BASELINE)
     kept = {
         one: [json.loads(line) for line in one.partial(0).read_text().splitlines()[1:4]] for one in (baseline, place)
     }
@@ -414,7 +417,7 @@ def test_damaged_results_are_named_kept_and_made_again(
         read_samples(file)
     assert words in str(error.value) and "run" in str(error.value) and "\n" not in str(error.value)
     again = run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--limit", 2)
-    assert again.exit_code == 1 and words in again.stderr and "its cell runs again" in again.stderr
+    assert again.exit_code == 1 and words in again.stderr and "it is measured again" in again.stderr
     assert same(file) == whole and file.with_name(f"{file.name}.damaged").exists()
     assert run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--limit", 2).exit_code == 0
 
@@ -430,7 +433,7 @@ def swap_samples(file: Path, packed: bytes) -> None:
 READ = """
 import resource, sys
 from pathlib import Path
-from fewhertz import results
+from fewhertz.evaluation import results
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     results.read_samples(Path(sys.argv[1]))
@@ -462,7 +465,7 @@ def test_samples_that_unpack_without_end_are_refused(
 def test_a_result_with_a_row_twice_or_another_n_is_neither_written_nor_read(done: Path, tmp_path: Path) -> None:
     source = cells(done)[BASELINE]
     file = Path(shutil.copytree(source.parent, tmp_path / "cell")) / source.name
-    place, result, lines = results.Cell(file.parent, BASELINE), read(file), read_samples(file)
+    place, result, lines = results.RunFiles(file.parent, BASELINE), read(file), read_samples(file)
     before = file.read_bytes()
     with pytest.raises(ValueError, match=r"keep=1\.json is not written: row 3 is there twice"):
         results.write(place, result | {"n": 13}, [*lines, lines[3]])
@@ -486,7 +489,7 @@ def test_what_is_no_result(done: Path, tmp_path: Path) -> None:
     source = cells(done)[BASELINE]
     text = source.read_text("utf-8")
     file = tmp_path / "t" / "m" / "keep=1.json"
-    with pytest.raises(ValueError, match=r"keep=1\.json is missing: run its cell"):
+    with pytest.raises(ValueError, match=r"keep=1\.json is missing: run it"):
         read(file)
     file.parent.mkdir(parents=True)
     for changed, words in [
@@ -508,7 +511,7 @@ def test_what_is_no_result(done: Path, tmp_path: Path) -> None:
 AT_ONCE = """
 import sys
 import fewhertz.tasks
-from fewhertz import evaluate
+from fewhertz.evaluation import runner as evaluate
 from fewhertz.tasks.base import TASKS
 model, manifest = sys.argv[1:]
 print("ready", flush=True)
@@ -535,7 +538,7 @@ def test_two_evals_at_once(tiny: Path, manifest: Path, tmp_path: Path) -> None:
                 one.stdin.flush()
             said.append([one.stdout.readline() for one in both])
             for spec in (BASELINE, "pool@keep=1/2"):
-                file = cell(tmp_path / str(turn), "short", tiny.name, spec).file
+                file = run_files(tmp_path / str(turn), "short", tiny.name, spec).file
                 assert read(file)["n"] == 12 and [line["row"] for line in read_samples(file)] == list(range(12))
     finally:
         for one in both:
@@ -550,15 +553,15 @@ def test_two_evals_at_once(tiny: Path, manifest: Path, tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from fewhertz import results
-with results.held([Path(sys.argv[1])]):
+from fewhertz import files
+with files.held([Path(sys.argv[1])]):
     print("held", flush=True)
     time.sleep(600)
 """
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tiny: Path, manifest: Path, tmp_path: Path) -> None:
-    folder = cell(tmp_path, "short", tiny.name, BASELINE).folder
+    folder = run_files(tmp_path, "short", tiny.name, BASELINE).folder
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
@@ -592,7 +595,7 @@ def test_differences_are_taken_on_what_both_have(tmp_path: Path, manifest: Path,
     task = TASKS["manifest"](data=str(file))
     out = tmp_path / "out"
     evaluate.evaluate(tiny, task, ["pool@keep=1/2"], out, max_new_tokens=3, device="cpu")
-    base, pool = (cell(out, "captions", tiny.name, spec) for spec in (BASELINE, "pool@keep=1/2"))
+    base, pool = (run_files(out, "captions", tiny.name, spec) for spec in (BASELINE, "pool@keep=1/2"))
     result = read(base.file)
     lines = [{**line, "output": text} for line, text in zip(read_samples(base.file), reversed(texts), strict=True)]
     del result["samples"]
@@ -674,33 +677,33 @@ def test_journals(tmp_path: Path) -> None:
     journal.close()
     with file.open("ab") as torn:
         torn.write('{"row": 2, "output": "ü'.encode()[:-1])
-    assert [r["row"] for r in results.read_journal(file, identity)] == [0, 1]
+    assert [r["row"] for r in files.read_journal(file, identity)] == [0, 1]
     journal = Journal(file, identity)
     journal.add([{"row": 2}])
     journal.close()
-    records = results.read_journal(file, identity)
+    records = files.read_journal(file, identity)
     assert [r["row"] for r in records] == [0, 1, 2] and records[1]["output"] == "a\u2028b\n"
     with pytest.raises(ValueError, match=r"x\.partial-0\.jsonl is of a broken-off run with another rows \(3, now 4\)"):
         Journal(file, {**identity, "rows": 4})
     content = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([*content[:2], b"garbage\n", *content[3:]]))
     with pytest.raises(ValueError, match=r"x\.partial-0\.jsonl, row 3 is damaged"):
-        results.read_journal(file, identity)
+        files.read_journal(file, identity)
     (tmp_path / "head.jsonl").write_bytes(b'{"identi')  # killed while the first line was written
     Journal(tmp_path / "head.jsonl", identity).close()
-    assert results.read_journal(tmp_path / "head.jsonl", identity) == []
+    assert files.read_journal(tmp_path / "head.jsonl", identity) == []
 
 
 def test_writing_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.json"
-    results.replace(file, b"old")
+    files.replace(file, b"old")
 
     def full(_: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        results.replace(file, b"new")
+        files.replace(file, b"new")
     assert file.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.json"]
 
 

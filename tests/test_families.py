@@ -20,7 +20,8 @@ from torch import Tensor
 import fewhertz
 import fewhertz.families
 from fewhertz.checkpoint import Mismatch
-from fewhertz.families.base import FAMILIES, Family, family_of_config
+from fewhertz.families import family_of_config
+from fewhertz.families.base import FAMILIES, Family
 
 # peft asks transformers for a name that transformers has renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

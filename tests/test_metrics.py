@@ -20,9 +20,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewhertz import metrics, results
-from fewhertz.cider import cider_d
-from fewhertz.metrics import METRICS, Metric, Unavailable, interval, matches, paired
+from fewhertz.evaluation import metrics, results
+from fewhertz.evaluation.cider import cider_d
+from fewhertz.evaluation.metrics import METRICS, Metric, Unavailable, interval, matches, paired
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 ANNOTATIONS = Path(__file__).resolve().parents[1] / "../shared/data/annotations"
@@ -346,7 +346,7 @@ def test_an_encoder_that_cannot_be_had_says_how_to_get_it(
         monkeypatch.setenv("FEWHERTZ_MINILM", str(folder))
         with pytest.raises(Unavailable, match=rf"cannot be had \({folder}.*{why}\): .*{how}"):
             METRICS["meaning"].signature()
-    code = "from fewhertz.metrics import METRICS\nMETRICS['accuracy-nearest'].signature()"
+    code = "from fewhertz.evaluation.metrics import METRICS\nMETRICS['accuracy-nearest'].signature()"
     own = {name: value for name, value in os.environ.items() if name != "FEWHERTZ_MINILM"}
     ended = subprocess.run(
         [sys.executable, "-c", code],

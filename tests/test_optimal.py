@@ -12,7 +12,7 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from fewhertz import Clip, Plan, parse, pocket
 from fewhertz.demo import bundled
-from fewhertz.families.base import family_of
+from fewhertz.families import family_of
 from fewhertz.run import request
 
 RATE = 25.0

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from fewhertz import pocket
 from fewhertz.cli import app
-from fewhertz.metrics import METRICS
-from fewhertz.results import BASELINE
+from fewhertz.evaluation.metrics import METRICS
+from fewhertz.evaluation.results import BASELINE
 from recipes import other_models
 from recipes.claims import RESULTS, Asked
 from recipes.other_models import FOLDER, KEEPS, METHODS, OTHERS, TASKS, TOLD, Other, cells, section

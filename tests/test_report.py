@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from test_cli import fewhertz_
 
-from fewhertz import curves, results
-from fewhertz.metrics import METRICS
+from fewhertz.evaluation import curves, results
+from fewhertz.evaluation.metrics import METRICS
+from fewhertz.evaluation.regressions import LONGEST, _compare
+from fewhertz.evaluation.results import BASELINE, read, read_samples, run_files, write
 from fewhertz.pocket import path
-from fewhertz.regressions import LONGEST, _compare
-from fewhertz.results import BASELINE, cell, read, read_samples, write
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
@@ -76,7 +76,7 @@ def write_cell(
     result["identity"] |= {"rows": len(lines) + len(more.get("failed", result["failed"]))}
     result["rate_hz"] = {"before": 25.0, "after": round(25 * kept, 4)}
     result["audio_tokens"] = {"before": 1200, "after": round(1200 * kept)}
-    place = cell(root, task, model, spec)
+    place = run_files(root, task, model, spec)
     write(place, result | more, lines)
     return place.file
 
@@ -313,7 +313,7 @@ def test_higher_is_better_and_nothing_is_invented(real: Path, tmp_path: Path) ->
     assert rows["pool@keep=1/4"][-1] == "1" and "row 7: &lt;gone&gt; (in 1 of 5 results)" in text
     assert "higher is better" in text and "Not comparable: x@keep=1/4 has another rows (3, now 2)" in text
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
-    worst = data["cells"][0]["worst"]
+    worst = data["runs"][0]["worst"]
     assert [line[0] for line in worst] == ["2", "1"]
     assert worst[0][1] == "BLEU −20.0 (90.0 → 70.0)"
     assert worst[0][2] == 1 and worst[0][3] == [2, 1, 0]  # nearest to "a b", whose b is missing
@@ -325,11 +325,11 @@ def test_damaged_files_are_listed_and_the_rest_goes_on(real: Path, tmp_path: Pat
     for spec in (BASELINE, "pool@keep=1/2", "pool@keep=1/3", "pool@keep=1/4", "pool@keep=1/6"):
         write_cell(real, root, spec, 10)
     lonely = write_cell(real, root, "pool@keep=1/2", 10, task="lonely")
-    half = cell(root, "t", "m", "pool@keep=1/2").file
+    half = run_files(root, "t", "m", "pool@keep=1/2").file
     half.write_bytes(half.read_bytes()[:100])
-    wrong = cell(root, "t", "m", "pool@keep=1/3").file
+    wrong = run_files(root, "t", "m", "pool@keep=1/3").file
     wrong.write_text(json.dumps(read(wrong) | {"rate_hz": {"after": "9"}}))
-    cell(root, "t", "m", "pool@keep=1/4").samples.unlink()
+    run_files(root, "t", "m", "pool@keep=1/4").samples.unlink()
     ended = fewhertz_("report", root, "--out", page)
     assert ended.exit_code == 1 and ended.stdout == f"{page}\n"
     text = page.read_text("utf-8")

@@ -18,7 +18,7 @@ from tiny import PAD, TINY
 
 import fewhertz
 from fewhertz import audio, demo, run, show
-from fewhertz.metrics import METRICS
+from fewhertz.evaluation.metrics import METRICS
 from fewhertz.plan import Plan
 from fewhertz.pocket import path
 from recipes.pocket.config import REQUESTS
@@ -229,13 +229,6 @@ demo.main(Path({str(tmp_path / "out")!r}))
     assert "curve: left out" in done.stderr and "fewhertz[eval]" in done.stderr
     assert len(json.loads((tmp_path / "out" / "demo.json").read_text())["rows"]) == 2
     assert not (tmp_path / "out" / "demo.png").exists()
-
-
-def test_demo_is_a_module_too(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    command = [sys.executable, "-m", "fewhertz.demo", "--out", str(tmp_path / "file")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "exists" in done.stderr
 
 
 @pytest.mark.parametrize("seconds", [1.0, 30.0])

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 import fewhertz.tasks  # noqa: F401  (fills TASKS)
-from fewhertz import audio, metrics
+from fewhertz import audio
+from fewhertz.evaluation import metrics
 from fewhertz.pocket import path
 from fewhertz.tasks import base, manifest
 from fewhertz.tasks.base import TASKS, Failed, Sample, Task, spoken

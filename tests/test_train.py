@@ -27,12 +27,13 @@ from test_cli import ROOT, SCRIPT, fewhertz_
 from tiny import TINY, prompts
 
 import fewhertz
-from fewhertz import adapter, audio, curves, results
+from fewhertz import adapter, audio, files
+from fewhertz.evaluation import curves, results
 from fewhertz.layout import IGNORE
 from fewhertz.pocket import path
 from fewhertz.run import reply, request
 from fewhertz.training import Settings, Stopped, keep_range, train
-from fewhertz.training.data import Ears, Heard, Stream, batch_of, end_of_turn
+from fewhertz.training.data import Encoded, EncodedAudio, Stream, batch_of, end_of_turn
 from fewhertz.training.step import add_lora, cross_entropy, divergence, learning_rate, logits_of
 
 SAMPLES = path() / "samples" / "samples.jsonl"
@@ -94,7 +95,7 @@ def test_five_steps_of_each_family_with_falling_loss(name: str) -> None:
     net = TINY[name].build()
     handle = fewhertz.compress(net, "conv@keep=1/3")
     batches = [prompts(name, [[mel]], seed=mel) for mel in (800, 301, 640)]
-    ears = Ears(handle, lambda i, site, scores: Heard.of(net, ears.family, batches[i], site, scores), 1e9)
+    ears = EncodedAudio(handle, lambda i, site, scores: Encoded.of(net, ears.family, batches[i], site, scores), 1e9)
     wrapped = add_lora(net, Settings(targets="q,k"), "tiny")
     trained = {key: one for key, one in wrapped.named_parameters() if one.requires_grad}
     layers = net.config.get_text_config().num_hidden_layers
@@ -123,7 +124,7 @@ def test_a_batch_is_what_the_processor_would_make(name: str) -> None:
     batches = [prompts(name, [[mel]], seed=mel) for mel in (640, 301)]
     answers = [[3, 5, 7], [11]]
     with fewhertz.compress(net, "pool@keep=1") as handle, torch.no_grad():
-        ears = Ears(handle, lambda i, site, scores: Heard.of(net, ears.family, batches[i], site, scores), 0)
+        ears = EncodedAudio(handle, lambda i, site, scores: Encoded.of(net, ears.family, batches[i], site, scores), 0)
         call, said = batch_of(ears, [0, 1], ears.prompts([0, 1]), answers, pad=107)
         together = logits_of(net, call, 3, keeps_logits=False)
     for row, (batch, answer) in enumerate(zip(batches, answers, strict=True)):
@@ -332,7 +333,7 @@ def test_encoded_audio_is_kept_for_other_trainings(tiny: Path, manifest: Path, t
     files = sorted((tmp_path / "heard").iterdir())
     assert len(files) == 7  # the dev set is the same clips
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Heard, "of", lambda *_: pytest.fail("nothing is encoded again"))
+        patch.setattr(Encoded, "of", lambda *_: pytest.fail("nothing is encoded again"))
         train(tiny, spec, manifest, tmp_path / "c", dev=manifest, **plain | kept | {"rank": 4})
         train(tiny, spec, manifest, tmp_path / "d", dev=manifest, **plain | kept)
     for name in ("b", "d"):
@@ -519,7 +520,7 @@ def test_several_adapters_are_evaluated_in_one_pass(trained: Path, tiny: Path, m
     base, own = tiny.name, ("conv@keep=1%2F2", "conv@keep=1%2F3")
     assert files == {f"{base}/keep=1.json", f"{base}+control/keep=1.json"} | {f"{base}+adapter/{n}.json" for n in own}
     for name, spec in (("+adapter", "conv@keep=1/2"), ("+adapter", "conv@keep=1/3"), ("+control", None), ("", None)):
-        place = results.cell(tmp_path / "results", "clips", base + name, spec or "keep=1")
+        place = results.run_files(tmp_path / "results", "clips", base + name, spec or "keep=1")
         found = results.read(place.file)
         assert found["model"] == place.folder.name and (found["adapter"] is None) == (name == "")
         assert not name or found["adapter"]["sha256"] == found["identity"]["adapter_sha256"]
@@ -715,7 +716,7 @@ def test_a_full_disk_stops_and_leaves_the_last_checkpoint(tiny: Path, manifest: 
 
 def test_two_trainings_in_one_directory(tiny: Path, manifest: Path, tmp_path: Path) -> None:
     with (
-        results.held([tmp_path / "training"]),
+        files.held([tmp_path / "training"]),
         pytest.raises(ValueError, match=rf"training is in use by process {os.getpid()} on .* since 2"),
     ):
         train(tiny, "pool@keep=1/2", manifest, tmp_path, steps=1, **CPU)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import fewhertz
-from fewhertz import results
+from fewhertz.evaluation import results
+from fewhertz.evaluation.metrics import METRICS
+from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import RECOMMENDED, Clip, parse
 from fewhertz.methods._shared import unit
-from fewhertz.metrics import METRICS
 from fewhertz.plan import Plan
-from fewhertz.results import BASELINE
 from recipes import claims, letters, training_free
 from recipes.claims import DOCS, RESULTS, SPEECH, STRINGS, TASKS, Asked, Measured
 from recipes.training_free import (
@@ -78,7 +78,7 @@ def test_a_cell_that_is_missing_is_a_dash_and_said(tmp_path: Path, measured: Mea
     """Of two cells alone the page can still be made, and its bars are not called met."""
     for task in TASKS:
         for spec in (BASELINE, training_free.default("1/3")):
-            place = results.cell(tmp_path, task.label, claims.MODEL, spec)
+            place = results.run_files(tmp_path, task.label, claims.MODEL, spec)
             source = measured.cell(task, spec)
             result = json.loads(source.read_text("utf-8"))
             results.write(place, {k: v for k, v in result.items() if k != "samples"}, results.read_samples(source))
@@ -180,8 +180,8 @@ def test_retold_changes_what_is_told_alone(
     from fewhertz import attach
 
     heard = []
-    plain = attach.tell
-    monkeypatch.setattr(attach, "tell", lambda *args: heard.append(plain(*args)) or heard[-1])
+    plain = attach.lay_out
+    monkeypatch.setattr(attach, "lay_out", lambda *args: heard.append(plain(*args)) or heard[-1])
     model, processor = fewhertz.load("pocket")
     wave = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     inputs = processor(

@@ -513,7 +513,7 @@ class Training:
                 while self.rows[rows[1]]["voice"] == self.rows[rows[0]]["voice"]:
                     rows[1] = int(rng.choice(self._voice_of(rng, "english")))
         item = self._speech(rng, rows, rng.uniform(0.2, 1.0, size=len(rows) - 1).tolist())
-        clips = [s for clip in item.clips for s in clip][: len(rows)]
+        clips = [s for clip in item.clips for s in clip if s.row in rows]  # none of what may sound behind them
         if len(clips) > 1:  # in one clip whatever was drawn, one after the other
             gain = float(rng.uniform(*corpus.LOUDER)) if kind == "loudness" else float(rng.uniform(-2, 2))
             first = Stretch(clips[0].row, 0, clips[0].samples, 0, -gain if answer == "louder" else 0.0)

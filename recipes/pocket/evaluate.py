@@ -31,7 +31,7 @@ from torch import Tensor
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 import fewhertz
-from fewhertz.metrics import METRICS, interval
+from fewhertz.evaluation.metrics import METRICS, interval
 
 from .config import REQUESTS, RESULTS, RUNS, SHIPPED, cache
 from .corpus import normalise_text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewhertz.attach import Attached, attached, compress
     from fewhertz.audio import AudioError
-    from fewhertz.checkpoint import load
+    from fewhertz.loading import load
     from fewhertz.method import Chain, Clip, Method, parse
     from fewhertz.plan import Plan
     from fewhertz.training import train
@@ -34,7 +34,7 @@ _HOME = {
     "attached": "attach",
     "compress": "attach",
     "AudioError": "audio",
-    "load": "checkpoint",
+    "load": "loading",
     "Chain": "method",
     "Clip": "method",
     "Method": "method",

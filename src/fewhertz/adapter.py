@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -27,17 +26,12 @@ from fewhertz.checkpoint import (
     Checkpoint,
     Mismatch,
     card_head,
-    copy_all_else,
-    load_weights,
-    new_directory,
-    open_checkpoint,
     read_json,
     weight_files,
-    write_card,
 )
+from fewhertz.errors import need
+from fewhertz.files import replace
 from fewhertz.method import Method, parse
-from fewhertz.metrics import need
-from fewhertz.results import replace
 
 CONFIG, WEIGHTS, METHOD = "adapter_config.json", "adapter_model.safetensors", "audio_compression.json"
 FORMAT = 1
@@ -50,7 +44,7 @@ class Adapter:
 
     Attributes:
         stated: whether it says what it was trained with.
-        methods: specs that it was trained with, the one to wear first; none: the uncompressed model.
+        methods: specs that it was trained with, the one to attach first; none: the uncompressed model.
         base: name of the base model.
         base_sha256: hash of its weights (`evaluate.weights_sha256`).
     """
@@ -76,7 +70,7 @@ class Adapter:
         return found.hexdigest()
 
     def choose(self, checkpoint: Checkpoint, asked: str | Method | None) -> str | None:
-        """The method to wear where none is asked for; warns of what the adapter was not trained for.
+        """The method to attach where none is asked for; warns of what the adapter was not trained for.
 
         Raises:
             ValueError: where its method is none, or cannot act on this model.
@@ -84,26 +78,26 @@ class Adapter:
         own = self.methods[0] if self.methods else None
         if not self.stated:
             _warn(f"{self.directory} has no {METHOD}: it does not say which method it was trained with")
-            return checkpoint.worn
+            return checkpoint.method
         # as the model's own rate has it: pool@8Hz is pool@keep=8/25
         trained = {checkpoint.fit(spec).spec for spec in self.methods}
         if asked is not None and checkpoint.fit(asked).spec not in trained:
-            _warn(f"{self.directory} was trained with {self._told()}, not with {parse(asked).spec}")
+            _warn(f"{self.directory} was trained with {self._trained_with()}, not with {parse(asked).spec}")
         size = sum((checkpoint.directory / name).stat().st_size for name in weight_files(checkpoint.directory))
         if self.base_sha256 is not None and size <= QUICK:
-            from fewhertz.evaluate import weights_sha256
+            from fewhertz.checkpoint import weights_sha256
 
             if weights_sha256(checkpoint) != self.base_sha256:
                 _warn(f"{self.directory} was trained on other weights, those of {self.base}")
         return own
 
-    def _told(self) -> str:
+    def _trained_with(self) -> str:
         return " and ".join(self.methods) or "the uncompressed model"
 
-    def put_on(self, net: Any) -> Any:
+    def add_to(self, net: Any) -> Any:
         """Put the adapter on a model, in place; returns the same, wrapped by peft.
 
-        Where the model wears others, it joins them, and `switch` chooses.
+        Where the model has others, it joins them, and `switch` chooses.
 
         Raises:
             ImportError: where peft is not installed.
@@ -114,7 +108,7 @@ class Adapter:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of old
-                warnings.filterwarnings("ignore", ".*base_model_name_or_path")  # of another model: told below
+                warnings.filterwarnings("ignore", ".*base_model_name_or_path")  # of another model: warned of below
                 if not isinstance(net, peft.PeftModel):
                     settings = peft.PeftConfig.from_pretrained(str(self.directory))
                     settings.inference_mode = True
@@ -131,15 +125,15 @@ class Adapter:
         return net
 
 
-def switch(net: Any, worn: Adapter | None) -> None:
+def switch(net: Any, chosen: Adapter | None) -> None:
     """Of all adapters that were put on a model, let this one act, or none."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for module in net.modules():
         if isinstance(module, BaseTunerLayer):
-            module.enable_adapters(worn is not None)
-            if worn is not None:
-                module.set_adapter(worn.sha256)
+            module.enable_adapters(chosen is not None)
+            if chosen is not None:
+                module.set_adapter(chosen.sha256)
 
 
 def _warn(text: str) -> None:
@@ -217,30 +211,3 @@ model, processor = fewhertz.load("{base}", adapter="path/to/this/folder")
 (`{LEARNED}`), which `fewhertz.load` alone reads.
 """
     return card_head(base, "fewhertz" if methods else "peft", "adapter", ["lora", "peft"]) + text
-
-
-def merge(model: str | Path, adapter: str | Path, out: str | Path) -> Path:
-    """Fold an adapter into the weights of its base model: a checkpoint that carries the method, for serving.
-
-    Args:
-        model: the base model: a hub id, a directory, or `pocket`.
-        adapter: a directory that `fewhertz train` wrote, or any LoRA adapter of peft.
-        out: a directory that is empty or not there.
-
-    Raises:
-        ValueError: where `out` has something in it, or the model or the adapter cannot be used.
-        ImportError: where peft is not installed.
-    """
-    need("peft", "train")
-    checkpoint, found = open_checkpoint(model), read(adapter)
-    method = found.choose(checkpoint, None)
-    with new_directory(out) as part:
-        merged = found.put_on(load_weights(checkpoint)).merge_and_unload(safe_merge=True)
-        merged.save_pretrained(part)
-        for file in part.glob("*.safetensors"):
-            file.chmod(0o644)  # safetensors writes them for their owner alone
-        copy_all_else(checkpoint, part, method)
-        if (found.directory / LEARNED).is_file():
-            shutil.copyfile(found.directory / LEARNED, part / LEARNED)
-        write_card(part, model, method, found.name)
-    return Path(out)

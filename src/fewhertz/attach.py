@@ -1,4 +1,4 @@
-"""compress(): a model wears a method."""
+"""compress(): attach a method to a model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewhertz.families.base import Family, Windows, family_of
+from fewhertz.corrections import PromptLayout, check_kernel, lay_out, recall, remember, sized
+from fewhertz.families import family_of
+from fewhertz.families.base import Family, Windows
 from fewhertz.layout import IGNORE, ClipSpan, Trim, find_clips
 from fewhertz.method import Clip, Method, Positions, parse
 from fewhertz.plan import Plan
-from fewhertz.present import Told, check_kernel, recall, remember, sized, tell
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ _ATTACHING = threading.RLock()  # two threads that compress one model would wrap
 class Report:
     """What the last call did: audio tokens of each clip before and after, and the plan of each (learned: `None`).
 
-    `positions` and `sizes` say how the LLM was told of them (fewhertz.present). `spared`: seconds that encoding took
-    where it was done before, under `encode_once`.
+    `positions` and `sizes`: the corrections that were applied (fewhertz.corrections). `spared`: seconds that encoding
+    took where it was done before, under `encode_once`.
     """
 
     before: list[int] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Report:
 
 
 class AudioCompression(nn.Module):
-    """Makes `print(model)` tell what the model wears, and what is learned of it a part of the model.
+    """Makes `print(model)` show what is attached, and what is learned of it a part of the model.
 
     Without the latter it has no parameters, so checkpoints are unchanged.
     """
@@ -106,7 +107,7 @@ def _cache(call: dict[str, Any]) -> Any:
 
 
 class Attached:
-    """A model that wears a method; made by `compress`. Also a context manager that takes it off at the end.
+    """A method attached to a model; made by `compress`. Also a context manager that removes it at the end.
 
     Attributes:
         method: the method, its budget bound to the model's rate.
@@ -126,7 +127,7 @@ class Attached:
         self._before: dict[str, Any] = {}
         self._stored: dict[str, Any] | None = None  # what a checkpoint saved compressed says in its config
 
-    def _put_on(self) -> None:
+    def _attach(self) -> None:
         for name, run in (("forward", self._forward), ("generate", self._generate)):
             self._before[name] = self.model.__dict__.get(name)  # an instance attribute: another library's hook
             setattr(self.model, name, _Call(self, getattr(self.model, name), run))
@@ -137,11 +138,11 @@ class Attached:
         setattr(self.model, _SHOWN, AudioCompression(text, self.learned))
 
     def remove(self) -> None:
-        """Take the method off: the model is as it was. A second call does nothing."""
+        """Detach the method: the model is as it was. A second call does nothing."""
         with _ATTACHING:
-            self._take_off()
+            self._detach()
 
-    def _take_off(self) -> None:
+    def _detach(self) -> None:
         if self.model.__dict__.get(_HANDLE) is not self:
             return
         for name, before in self._before.items():
@@ -171,28 +172,28 @@ class Attached:
         if args:
             bound = inspect.signature(original).bind_partial(*args)
             kwargs = {**bound.arguments, **kwargs}
-        told = recall(_cache(kwargs))
+        layout = recall(_cache(kwargs))
         call = kwargs
         if self._carries_audio(kwargs):
-            call, told = self._prepare(kwargs, generating=False)
-        elif told is not None:
-            call = self._go_on(kwargs, told)
-        if told is None:
+            call, layout = self._prepare(kwargs, generating=False)
+        elif layout is not None:
+            call = self._go_on(kwargs, layout)
+        if layout is None:
             return original(**call)
-        with sized(self.model, told.log_sizes):
+        with sized(self.model, layout.log_sizes):
             out = original(**call)
-        remember(out, told)
+        remember(out, layout)
         return out
 
     @staticmethod
-    def _go_on(kwargs: dict[str, Any], told: Told) -> dict[str, Any]:
+    def _go_on(kwargs: dict[str, Any], layout: PromptLayout) -> dict[str, Any]:
         """A decoding step of the user's own loop."""
         new = next(kwargs[name] for name in ("input_ids", "inputs_embeds") if kwargs.get(name) is not None)
         batch, count, past = new.shape[0], new.shape[1], int(_cache(kwargs).get_seq_length())
-        call = kwargs | {"attention_mask": told.attention_mask(kwargs.get("attention_mask"), batch, past, count)}
+        call = kwargs | {"attention_mask": layout.attention_mask(kwargs.get("attention_mask"), batch, past, count)}
         if call.get("position_ids") is None:
-            call["position_ids"] = told.following(batch, past, count)
-        elif told.packed:
+            call["position_ids"] = layout.following(batch, past, count)
+        elif layout.packed:
             raise ValueError("position_ids of the uncompressed prompt do not fit the compressed one: leave them out")
         return call
 
@@ -208,13 +209,13 @@ class Attached:
                 raise NotImplementedError("the cache holds compressed audio: pass the whole prompt and no cache")
             return original(**kwargs)
         self._refuse_drafts(kwargs)
-        call, told = self._prepare(kwargs, generating=True)
+        call, layout = self._prepare(kwargs, generating=True)
         ids, width = kwargs["input_ids"], call["input_ids"].shape[1]
         self._shorten(call, ids.shape[1] - width)
-        with sized(self.model, None if told is None else told.log_sizes):
+        with sized(self.model, None if layout is None else layout.log_sizes):
             out = original(**call)
-        if told is not None:
-            remember([_cache(call)] if isinstance(out, Tensor) else out, told)
+        if layout is not None:
+            remember([_cache(call)] if isinstance(out, Tensor) else out, layout)
         sequences = out if isinstance(out, Tensor) else out.sequences
         prompt = ids.repeat_interleave(sequences.shape[0] // ids.shape[0], dim=0).to(sequences.device)
         whole = torch.cat([prompt, sequences[:, width:]], dim=1)
@@ -245,8 +246,8 @@ class Attached:
             elif length:
                 call[name] = max(0, length - dropped)
 
-    def _prepare(self, kwargs: dict[str, Any], generating: bool) -> tuple[dict[str, Any], Told | None]:
-        """Encode, compress, trim, merge: the call as the LLM is to see it, and what else it is told."""
+    def _prepare(self, kwargs: dict[str, Any], generating: bool) -> tuple[dict[str, Any], PromptLayout | None]:
+        """Encode, compress, trim, merge: the call as the LLM is to see it, and how it is laid out."""
         call = dict(kwargs)
         method = self.method
         presented = method.positions == "time" or method.sizes
@@ -283,7 +284,7 @@ class Attached:
         placeholder = self.family.placeholder(self.model.config)
         tokens, clips, report = self._compressed(audio, ids, ids == placeholder)
 
-        told = None
+        layout = None
         dropped = torch.zeros_like(ids, dtype=torch.bool)
         for clip, kept in zip(clips, tokens, strict=True):
             dropped[clip.row, clip.start + len(kept) : clip.start + clip.n] = True
@@ -293,7 +294,7 @@ class Attached:
             # a row shortened more than its neighbours needs padding even if the batch had none
             mask = torch.ones_like(ids) if mask is None else mask
             positions = self.family.positions(self.model, call, [clip.n for clip in clips]) if presented else ids
-            told = tell(method, positions, clips, report.plans, trim, mask)
+            layout = lay_out(method, positions, clips, report.plans, trim, mask)
             pad = self._pad_id(ids, mask)
             call["attention_mask"] = trim.apply(mask, 0)
             if call.get("labels") is not None:
@@ -304,16 +305,16 @@ class Attached:
         audio_tokens = torch.cat(tokens).to(embeds.device, embeds.dtype)
         places = (ids == placeholder).to(embeds.device)
         call["inputs_embeds"] = embeds.masked_scatter(places[..., None], audio_tokens)
-        if told is not None and told.positions is not None:
-            call["position_ids"] = told.positions
+        if layout is not None and layout.positions is not None:
+            call["position_ids"] = layout.positions
         counts = [len(clip) for clip in tokens]
         call = self.family.finish(self.model, call, counts, generating)
-        if told is not None and told.positions is None:
+        if layout is not None and layout.positions is None:
             # For steps that go on from the cache. `generate` counts from a row's first token, `forward` from padding;
             # with M-RoPE the model itself would go on from its last prompt, which may be another thread's.
             at = self.family.positions(self.model, call, counts) if generating else call.get("position_ids")
-            told = replace(told, positions=at)
-        return call, told
+            layout = replace(layout, positions=at)
+        return call, layout
 
     def _holds_padding(self, ids: Tensor) -> bool:
         pad = self.model.generation_config.pad_token_id
@@ -436,7 +437,7 @@ _ONCE: ContextVar[dict[int, _Once]] = ContextVar("fewhertz_once", default={})  #
 
 @contextmanager
 def encode_once(model: nn.Module, scores: bool = False) -> Iterator[None]:
-    """Within it, the same features are encoded once a site, whichever methods the model wears one after the other.
+    """Within it, the same features are encoded once a site, whichever methods are attached one after the other.
 
     The same tensor is meant, not an equal one: move inputs to the device and dtype before. All that was encoded is held
     until the end. It holds for the calls of this thread. Only what is compressed is remembered: a model without a
@@ -467,7 +468,7 @@ def _learned(model: Any, method: Method) -> nn.Module | None:
 
 
 def attached(model: nn.Module) -> Attached | None:
-    """What the model wears, or `None`."""
+    """What is attached to the model, or `None`."""
     return _base(model).__dict__.get(_HANDLE)
 
 
@@ -524,14 +525,14 @@ def compress(
     Args:
         model: a transformers audio language model of a known family, PEFT-wrapped or not.
         method: a method or its spec, such as `"pool@keep=1/3"` or `"ltbm(window=0.32s)@8Hz+time+sizes"`.
-        positions: when the LLM is told that a compressed token is: `"packed"`, one after the other, as the methods'
+        positions: where a compressed token stands for the LLM: `"packed"`, one after the other, as the methods'
             papers have it, or `"time"`, the mean position of what it stands for, with what follows where it stood
             before. `None`: as the method says (`+time` in a spec).
         sizes: whether attention counts a token as often as the tokens it stands for. `None`: as the method says
             (`+sizes`).
 
     Returns:
-        The handle: `.remove()` takes the method off, `.last` tells what the last call did; also a context manager.
+        The handle: `.remove()` detaches the method, `.last` says what the last call did; also a context manager.
 
     Raises:
         TypeError: for an unknown family.
@@ -547,9 +548,9 @@ def compress(
     family = family_of(base)
     handle = Attached(base, family, parse(method).present(positions, sizes))
     with _ATTACHING:
-        worn = attached(base)
-        if worn is not None:
-            worn.remove()
+        before = attached(base)
+        if before is not None:
+            before.remove()
         _heed(base, handle.asked)
-        handle._put_on()
+        handle._attach()
     return handle

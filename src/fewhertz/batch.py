@@ -25,12 +25,11 @@ import numpy as np
 import torch
 
 from fewhertz import audio
-from fewhertz.checkpoint import Checkpoint, load_processor, open_checkpoint
-from fewhertz.evaluate import weights_sha256
+from fewhertz.checkpoint import Checkpoint, load_processor, open_checkpoint, weights_sha256
+from fewhertz.errors import need, one_line
+from fewhertz.files import Journal, Record, read_journal, replace
 from fewhertz.method import Method, parse
-from fewhertz.metrics import need
-from fewhertz.results import Journal, Record, read_journal, replace
-from fewhertz.run import one_line, request, sample_rate, texts_of, too_long
+from fewhertz.run import request, sample_rate, texts_of, too_long
 from fewhertz.tasks.base import Failed, Task
 from fewhertz.training.data import unlabelled
 from fewhertz.vllm.serve import check_version
@@ -119,7 +118,7 @@ def batch(
         engines: how many; `None`: as many as there are GPUs for, one where there are none.
         batch_size: rows that an engine is given at once.
         max_new_tokens: longest answer, in tokens.
-        say: told how far it is.
+        say: gets a line about how far it is.
 
     Raises:
         ImportError: where Ray or vLLM is missing.
@@ -130,7 +129,7 @@ def batch(
     check_version()
     need("ray.data", "batch")
     checkpoint = open_checkpoint(engine.model)
-    spec = checkpoint.worn if engine.method is None else parse(engine.method).spec
+    spec = checkpoint.method if engine.method is None else parse(engine.method).spec
     arguments = engine.arguments()
     samples = unlabelled(task)
     identity = {
@@ -157,17 +156,17 @@ def batch(
             assert isinstance(sample.sound, Path)  # what a manifest names
             asked = {"id": sample.id, "audio": os.path.abspath(sample.sound), "prompt": sample.prompt}
             todo.append({"row": sample.row, "asked": json.dumps(asked)})
-        began, heard = time.monotonic(), 0.0
+        began, done_s = time.monotonic(), 0.0
         said, before, new = began, len(samples) - len(todo), 0
         gpus = arguments.tensor_parallel_size * arguments.pipeline_parallel_size
         for some in _answers(todo, engine, gpus, address, engines, batch_size, max_new_tokens):
             journal.add(some)
             records |= {record["row"]: record for record in some}
             new += len(some)
-            heard += sum(record["seconds"] for record in some if "text" in record)
+            done_s += sum(record["seconds"] for record in some if "text" in record)
             if time.monotonic() - said > SAY_EVERY:
                 said = time.monotonic()
-                rate = heard / (said - began)
+                rate = done_s / (said - began)
                 say(f"{before + new} of {len(samples)} rows, {rate:.3g} hours of audio per hour")
     finally:
         journal.close()
@@ -177,7 +176,7 @@ def batch(
     for name, lines in (("outputs", answered), ("errors", failed)):
         text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines)
         replace(out / f"{name}.jsonl", text.encode("utf-8", "backslashreplace"))
-    return Done(len(answered), len(failed), heard / 3600, time.monotonic() - began)
+    return Done(len(answered), len(failed), done_s / 3600, time.monotonic() - began)
 
 
 def _answers(
@@ -192,7 +191,7 @@ def _answers(
     """The records of rows, some at a time, as they come."""
     if not todo:
         return
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it tells is not for the user
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it says is not for the user
     import ray
 
     ray.init(
@@ -212,8 +211,8 @@ def _answers(
         # A block is what an engine is given at once. Where engines have GPUs, Ray reads the next ones beside them;
         # on CPUs alone, which both want, it reads them in the engine's process.
         rows = ray.data.from_items(todo, override_num_blocks=math.ceil(len(todo) / batch_size))
-        heard = rows.map(hear, fn_kwargs={"model": engine.model})
-        answers = heard.map_batches(
+        done_s = rows.map(hear, fn_kwargs={"model": engine.model})
+        answers = done_s.map_batches(
             Answers,
             fn_constructor_args=(engine, max_new_tokens),
             batch_size=None,  # a block
@@ -282,7 +281,7 @@ class Answers:
         self.checkpoint, self.processor = _opened(engine.model)
         self.rate = sample_rate(self.processor)
         self.placeholder = self.checkpoint.family.placeholder(self.checkpoint.config)
-        spec = engine.method or self.checkpoint.worn
+        spec = engine.method or self.checkpoint.method
         self.method: Method | None = self.checkpoint.fit(spec) if spec else None
         self.llm = LLM.from_engine_args(engine.arguments())
         self.params = self.llm.get_default_sampling_params()  # the checkpoint's, as transformers has them
@@ -295,7 +294,7 @@ class Answers:
             return {"row": np.array([NOT_STARTED]), "record": [self.failed]}
         try:
             records = self._answer(table.to_pylist())
-        except Exception as error:  # of any kind: no row's own. Ray would tell it in a hundred lines
+        except Exception as error:  # of any kind: no row's own. Ray would make a hundred lines of it
             return {"row": np.array([BROKE_OFF]), "record": [f"vLLM broke off: {one_line(error)}"]}
         return {"row": np.array([one["row"] for one in records]), "record": [json.dumps(one) for one in records]}
 
@@ -304,8 +303,8 @@ class Answers:
 
         records, asked = [], []
         for row in rows:
-            told = json.loads(row["asked"])
-            record = {"row": row["row"], "id": told["id"], "audio": told["audio"]}
+            asked_for = json.loads(row["asked"])
+            record = {"row": row["row"], "id": asked_for["id"], "audio": asked_for["audio"]}
             records.append(record)
             if row["error"]:
                 record["error"] = row["error"]
@@ -319,7 +318,7 @@ class Answers:
             except (ValueError, VLLMClientError) as error:  # this row's own: too long for the model, say
                 record["error"] = one_line(error)
                 continue
-            asked.append((record, row, told["prompt"] is None))
+            asked.append((record, row, asked_for["prompt"] is None))
         # in the order in which they were asked
         for (record, row, transcript), reply in zip(asked, self.llm.wait_for_completion(use_tqdm=False), strict=True):
             record |= self._record(row, reply, transcript)

@@ -1,9 +1,9 @@
-"""Models as directories: find one, load it with the method that it wears, write one that wears a method."""
+"""Models as directories: find one, read it, write one that carries a method."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import re
 import shutil
 import tempfile
@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from fewhertz.attach import Attached, compress, heed
-from fewhertz.families.base import FAMILIES, Config, Family, family_of_config
+from fewhertz.families import family_of_config
+from fewhertz.families.base import FAMILIES, Config, Family
 from fewhertz.method import Method, parse
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -46,14 +46,14 @@ class Checkpoint:
 
     Attributes:
         config: what the family reads (of an omni model, its thinker's).
-        worn: spec of the method that the checkpoint carries, or `None`.
+        method: spec of the method that the checkpoint carries, or `None`.
     """
 
     directory: Path
     family: Family
     model_class: Any
     config: Config
-    worn: str | None
+    method: str | None
 
     def fit(self, method: str | Method) -> Method:
         """The method with its budget bound to this model's rate.
@@ -147,8 +147,6 @@ def _check_sizes(place: Path, config: dict[str, Any]) -> None:
 
 
 def _family(config: dict[str, Any]) -> Family:
-    import fewhertz.families  # noqa: F401  (fills FAMILIES)
-
     thinker = config.get("thinker_config")
     types = {config.get("model_type"), thinker.get("model_type") if isinstance(thinker, dict) else None}
     for family in FAMILIES:
@@ -200,99 +198,13 @@ def open_checkpoint(model: str | Path, *, weights: bool = True) -> Checkpoint:
     names = [n for n in named if n in family.model_classes] if isinstance(named, list) else []
     model_class = getattr(transformers, (names or list(family.model_classes))[0])
     carried = raw.get("audio_compression")
-    worn = carried.get("method") if isinstance(carried, dict) else None
-    if carried is not None and not isinstance(worn, str):
+    method = carried.get("method") if isinstance(carried, dict) else None
+    if carried is not None and not isinstance(method, str):
         raise ValueError(f'{directory}/config.json: audio_compression is {{"method": "pool@keep=1/3"}}, got {carried}')
     _check_sizes(directory / "config.json", raw)
     with undamaged(directory, "config.json"):
         config = model_class.config_class.from_pretrained(directory, local_files_only=True)
-    return Checkpoint(directory, family, model_class, config, worn)
-
-
-def load(
-    model: str | Path,
-    method: str | Method | None = None,
-    *,
-    adapter: str | Path | None = None,
-    device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
-) -> tuple[Any, Any]:
-    """A model that wears a method, and its processor.
-
-    Args:
-        model: a hub id, a directory, or `pocket`.
-        method: a method or its spec; `None`: the one that the adapter or else the checkpoint carries, if any.
-        adapter: a directory that `fewhertz train` wrote, or any LoRA adapter of peft; warns where it was trained with
-            another method or another base model, or does not say.
-        device: where to; `None`: the GPU where there is one, else the CPU.
-        dtype: of the weights, such as `"bfloat16"`; `None`: the checkpoint's own.
-
-    Raises:
-        ValueError: where the model, the method, the device or the dtype is none; for weights that are not safetensors.
-        TypeError: for an unknown family; names those that are known.
-        ImportError: where peft is needed and not installed.
-
-    Example:
-        >>> model, processor = fewhertz.load("pocket", "pool@keep=1/3")
-    """
-    checkpoint = open_checkpoint(model)
-    place = _device(device)
-    kind = _dtype(dtype)
-    worn, fitted = checkpoint.worn, None
-    if adapter is not None:
-        from fewhertz.adapter import read
-
-        fitted = read(adapter)
-        worn = fitted.choose(checkpoint, method)
-    spec = worn if method is None else method
-    if spec is not None:
-        try:
-            checkpoint.fit(spec)
-        except ValueError as error:
-            raise ValueError(str(error) if method else f"{model} carries {spec!r}: {error}") from None
-    net = load_weights(checkpoint, kind)
-    if fitted is not None:
-        fitted.put_on(net)
-    net = net.eval().to(place)
-    if spec is not None:
-        folders = [] if fitted is None else [fitted.directory]
-        load_learned(compress(net, spec), [*folders, checkpoint.directory], carried=method is None)
-    return net, load_processor(checkpoint)
-
-
-def load_weights(checkpoint: Checkpoint, dtype: str | torch.dtype = "auto") -> Any:
-    """The model alone, on the CPU; it wears nothing.
-
-    Raises:
-        ValueError: where its files are damaged, or the weights are not all those of its configuration.
-    """
-    from safetensors import safe_open
-
-    folder, held = checkpoint.directory, 0
-    for name in weight_files(folder):
-        with undamaged(folder, name), safe_open(folder / name, "pt") as file:
-            held += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    wanted = sum(p.numel() for p in meta(checkpoint).parameters())
-    packed = getattr(checkpoint.config, "quantization_config", None) is not None  # several in one number
-    if wanted > held and not packed:  # transformers would make up the rest at random
-        raise ValueError(f"{folder}: config.json asks for {wanted:,} weights, the files hold {held:,}")
-    with undamaged(folder, "a file"):
-        net, found = checkpoint.model_class.from_pretrained(
-            folder,
-            config=checkpoint.config,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
-            output_loading_info=True,
-        )
-    wrong = sorted(found["missing_keys"]) + sorted(one[0] for one in found["mismatched_keys"])
-    if wrong:
-        raise ValueError(
-            f"{folder}: {len(wrong)} weights are missing or of another shape than config.json says: {wrong[0]}"
-        )
-    heed(net)
-    return net
+    return Checkpoint(directory, family, model_class, config, method)
 
 
 def meta(checkpoint: Checkpoint) -> Any:
@@ -304,26 +216,6 @@ def meta(checkpoint: Checkpoint) -> Any:
     with undamaged(checkpoint.directory, "config.json"), warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         return checkpoint.model_class(checkpoint.config)
-
-
-def load_learned(handle: Attached, folders: list[Path], carried: bool) -> None:
-    """Give a learned method its weights, from the first folder that has some."""
-    if handle.learned is None:
-        return
-    file = next((folder / LEARNED for folder in folders if (folder / LEARNED).is_file()), None)
-    if file is None:
-        if carried:
-            text = f"{folders[0]} carries {handle.asked.spec} without its weights, {LEARNED}: it runs untrained"
-            warnings.warn(text, Mismatch, stacklevel=3)
-        return
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        handle.learned.load_state_dict(load_file(file))
-    except (RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file} does not hold the weights of {handle.asked.spec} ({reason:.200})") from None
 
 
 def load_processor(checkpoint: Checkpoint) -> Any:
@@ -341,7 +233,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
         return processor
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def device_of(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -352,7 +244,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     return place
 
 
-def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
+def weights_dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
     if dtype is None:
         return "auto"
     kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
@@ -364,7 +256,7 @@ def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
 def save_compressed(model: str | Path, method: str | Method, out: str | Path) -> Path:
     """Write a checkpoint that carries a method: the model's files, and `audio_compression` in its config.json.
 
-    Weights are copied as files and never loaded. `load` wears the method again.
+    Weights are copied as files and never loaded. `load` attaches the method again.
 
     Args:
         model: a hub id, a directory, or `pocket`.
@@ -386,7 +278,7 @@ def save_compressed(model: str | Path, method: str | Method, out: str | Path) ->
 
 
 def copy_all_else(checkpoint: Checkpoint, part: Path, method: str | None) -> None:
-    """Copy a model without its weights, and say in its config.json what it wears."""
+    """Copy a model without its weights, and say in its config.json what it carries."""
     folder = checkpoint.directory
     there = sorted(folder.iterdir()) + sorted(folder.glob("additional_chat_templates/*"))
     for file in there:
@@ -491,3 +383,18 @@ def _refuse_escape(file: Path, directory: Path) -> None:
     real = file.resolve()
     if root not in real.parents and not (root.parent.name == "snapshots" and blobs in real.parents):
         raise ValueError(f"{file} is a link that leads out of the model")
+
+
+def weights_sha256(checkpoint: Checkpoint) -> str:
+    """SHA-256 of a model's weights: of its file, or of the hashes of its files, one a line, where there are several."""
+    hashes = []
+    for name in weight_files(checkpoint.directory):
+        with (checkpoint.directory / name).open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def dtype_of(config: Config) -> torch.dtype:
+    """The dtype that a configuration names; float32 where it names none."""
+    named: Any = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None) or torch.float32
+    return getattr(torch, named) if isinstance(named, str) else named

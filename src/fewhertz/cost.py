@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewhertz.checkpoint import Checkpoint, meta, undamaged
+from fewhertz.checkpoint import Checkpoint, dtype_of, meta, undamaged
 from fewhertz.families.base import Config
 from fewhertz.method import Method
 
@@ -24,11 +24,11 @@ class Cost:
         seconds: length of the audio.
         prompt: tokens around the audio.
         before: audio tokens without a method.
-        after: audio tokens that the LLM reads; `None` where the method's count follows content.
+        after: audio tokens that the LLM reads; `None` for a method of variable length.
         flops: floating-point operations of the LLM's prefill, without and with the method.
         kv: bytes of the KV cache after prefill, without and with the method.
         positions: how far positions go in the prompt, without and with the method: its tokens, or under `+time` as far
-            as without the method; `None` where that follows content.
+            as without the method; `None` where that is variable.
     """
 
     seconds: float
@@ -108,12 +108,6 @@ def kv_bytes(text: Config, n: int, dtype: torch.dtype) -> int:
     """Bytes of the keys and values of `n` tokens."""
     layers, _, kv_heads, head_dim = _shape(text)
     return 2 * layers * kv_heads * head_dim * n * dtype.itemsize
-
-
-def dtype_of(config: Config) -> torch.dtype:
-    """The dtype that a configuration names; float32 where it names none."""
-    named: Any = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None) or torch.float32
-    return getattr(torch, named) if isinstance(named, str) else named
 
 
 def weight_bytes(checkpoint: Checkpoint) -> int:

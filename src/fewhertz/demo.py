@@ -97,8 +97,8 @@ def measure(
     with encode_once(model, scores=True):  # all that differs between the rows comes after the encoder
         prefill(whole)  # the first call warms up
         for name, keep in configurations:
-            bare, plus, told = name.partition("+")
-            spec = whole if name == "none" else f"{bare}@keep={keep}{plus}{told}"
+            bare, plus, corrections = name.partition("+")
+            spec = whole if name == "none" else f"{bare}@keep={keep}{plus}{corrections}"
             fewhertz.compress(model, spec)
             errors, tokens = {}, 0
             for kind, batch in batches.items():
@@ -224,9 +224,3 @@ def main(out: Path = OUT) -> None:
         draw_curve(rows, out / "demo.png")
         print(f"curve: {out / 'demo.png'}")
     print(f"data: {out / 'demo.json'}")
-
-
-if __name__ == "__main__":
-    from fewhertz.cli import app
-
-    app(["demo", *sys.argv[1:]], prog_name="fewhertz")

@@ -39,11 +39,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewhertz.attach import Attached, attached
-from fewhertz.checkpoint import Checkpoint
-from fewhertz.evaluate import weights_sha256
-from fewhertz.families.base import Family, family_of
-from fewhertz.results import Journal, Record, read_journal, replace, safe_name
-from fewhertz.run import Wave, one_line, request, sample_rate, windows_of
+from fewhertz.checkpoint import Checkpoint, weights_sha256
+from fewhertz.errors import one_line
+from fewhertz.families import family_of
+from fewhertz.families.base import Family
+from fewhertz.files import Journal, Record, read_journal, replace, safe_name
+from fewhertz.run import Wave, request, sample_rate, windows_of
 
 FORMAT = 1
 JOURNAL = "embeddings.jsonl"
@@ -82,20 +83,20 @@ def identity(model: Any, checkpoint: Checkpoint, name: str, chunk: float | None)
     """What embeddings depend on, beside the audio: the first line of `embeddings.jsonl`.
 
     Args:
-        model: it wears the method.
+        model: with the method attached.
         checkpoint: where the model comes from.
         name: what the user calls it.
         chunk: seconds of a window; `None`: a file is one clip.
 
     Raises:
-        ValueError: where the model wears nothing, or a method that embeddings cannot carry.
+        ValueError: where nothing is attached to the model, or a method that embeddings cannot carry.
     """
     handle = attached(model)
     if handle is None:
-        raise ValueError(f'{name} wears no method: give one, --method "pool@keep=1/3"')
+        raise ValueError(f'{name} has no method: give one, --method "pool@keep=1/3"')
     asked = handle.asked
     if asked.positions == "time" or asked.sizes:
-        raise ValueError(f"{asked.spec}: embeddings cannot tell vLLM when or how much, leave +time and +sizes out")
+        raise ValueError(f"{asked.spec}: embeddings carry no corrections to vLLM: leave +time and +sizes out")
     embeddings = model.get_input_embeddings().weight
     return {
         "format": FORMAT,
@@ -123,18 +124,18 @@ def clips(model: Any, inputs: Any) -> list[tuple[int, Float[Tensor, "m d"]]]:
     """The audio of a batch as the LLM would read it.
 
     Args:
-        model: it wears a method.
+        model: with a method attached.
         inputs: what `fewhertz.run.request` made of the audio.
 
     Returns:
         Of each clip, the count before compression and its embeddings, in the dtype of the LLM's own.
 
     Raises:
-        ValueError: where the model wears nothing, or the audio gives no token.
+        ValueError: where nothing is attached to the model, or the audio gives no token.
     """
     handle = attached(model)
     if handle is None:
-        raise ValueError("the model wears no method")
+        raise ValueError("no method is attached to the model")
     inputs = inputs.to(model.device, model.dtype)
     ids = inputs["input_ids"]
     audio = {name: inputs[name] for name in handle.family.audio_inputs}
@@ -158,7 +159,7 @@ def embed(
     What is in `out` already is not made again. One batch of windows is in memory at a time.
 
     Args:
-        model: it wears a method.
+        model: with a method attached.
         processor: the model's own.
         files: audio files.
         out: folder of the embeddings.
@@ -206,8 +207,8 @@ class _Store:
         """Write embeddings, and after them their record."""
         from safetensors.torch import save
 
-        told = {"made": json.dumps(self.made | record)}  # one entry: the order of several is not fixed
-        replace(self.out / record["file"], save({TENSOR: tokens.cpu().contiguous()}, told))
+        metadata = {"made": json.dumps(self.made | record)}  # one entry: the order of several is not fixed
+        replace(self.out / record["file"], save({TENSOR: tokens.cpu().contiguous()}, metadata))
         return self.add(record)
 
 
@@ -235,7 +236,7 @@ def _todo(
 
 
 def _sha256(file: Path) -> str:
-    """Of a file; nothing where it cannot be read: reading it as audio tells why."""
+    """Of a file; nothing where it cannot be read: reading it as audio says why."""
     try:
         if not file.is_file():  # reading a pipe would wait for its writer
             return ""

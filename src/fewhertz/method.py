@@ -65,9 +65,9 @@ class Method:
         keep: fraction of audio tokens KEPT, in (0, 1].
         rate: the same as audio tokens per second, in Hz; becomes a `keep` once the native rate is known (`at`).
         site: where the method acts: `"llm"` (the LLM's input space, after the projector) or `"encoder"` (before it).
-        positions: when the LLM is told that a token is (fewhertz.present): `"packed"`, one after the other, or
+        positions: positions that the LLM gives tokens (fewhertz.corrections): `"packed"`, one after the other, or
             `"time"`, the mean position of what it stands for. For the attachment: `assign` has no use for it.
-        sizes: whether the LLM is told how many tokens a token stands for (fewhertz.present). Likewise.
+        sizes: whether attention counts how many tokens a token stands for (fewhertz.corrections). Likewise.
 
     Raises:
         ValueError: where there is no budget, or a parameter is out of range.
@@ -156,11 +156,11 @@ class Method:
         """Output tokens for a clip of `n` tokens: n·keep rounded half up, at least 1. A function of the length alone.
 
         Raises:
-            TypeError: for a method whose count follows content.
+            TypeError: for a method of variable length.
             ValueError: for a budget in Hz before `at` has bound it to a model, and for n < 1.
         """
         if not self.fixed_budget:
-            raise TypeError(f"the count of {self.name} follows content: it is known only once the audio is encoded")
+            raise TypeError(f"{self.name} is of variable length: its count is known only once the audio is encoded")
         if self.keep is None:
             raise ValueError(f"{self.spec} is a budget in Hz: bind it to a model's rate first, method.at(rate)")
         if n < 1:
@@ -181,7 +181,7 @@ class Method:
             raise ValueError(f"{self.name} needs the encoder's attention scores, and none were captured")
         if not self.fixed_budget:
             if b != 1:
-                raise ValueError(f"the count of {self.name} follows content: one clip at a time, got {b}")
+                raise ValueError(f"{self.name} is of variable length: one clip at a time, got {b}")
             return self.assign(x.detach(), n, clip)
         m = self.num_tokens(n)
         if m == n:
@@ -242,7 +242,7 @@ class Chain(Method):
         if self.keep is not None or self.rate is not None:
             raise ValueError("a chain has no budget of its own: give one to each of its methods")
         if not self.first.fixed_budget or not self.second.fixed_budget:
-            raise ValueError("a chain takes methods of fixed budget: a count that follows content cannot be composed")
+            raise ValueError("a chain takes methods of fixed budget: one of variable length cannot be composed")
         for method in (self.first, self.second):
             if type(method).forward is not Method.forward:
                 raise ValueError(f"a chain composes plans, and {method.name} is learned: use it alone")

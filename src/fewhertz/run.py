@@ -19,7 +19,9 @@ from jaxtyping import Float
 
 from fewhertz import audio
 from fewhertz.attach import attached
-from fewhertz.families.base import Family, family_of
+from fewhertz.errors import one_line
+from fewhertz.families import family_of
+from fewhertz.families.base import Family
 
 PROMPTS = {
     "transcribe": "Transcribe the speech.",  # the wording that pocket is trained on (recipes/pocket)
@@ -191,13 +193,13 @@ def answer(model: Any, processor: Any, inputs: Any, *, transcript: bool, max_new
     texts = texts_of(processor, new, transcript)
 
     before = (inputs["input_ids"] == family.placeholder(model.config)).sum(1).tolist()
-    worn = attached(model)
-    after = before if worn is None else worn.last.after  # one clip a row
+    handle = attached(model)
+    after = before if handle is None else handle.last.after  # one clip a row
     pads = {processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id}
     counts = [sum(i not in pads for i in row) for row in new.tolist()]
     share = 1 / len(texts)
     encode, prefill, decode = clock.began - clock.start, clock.read - clock.began, clock.stop - clock.read
-    encode += 0 if worn is None else worn.last.spared
+    encode += 0 if handle is None else handle.last.spared
     return [
         Reply(text, b, a, n, encode * share, prefill * share, decode * share)
         for text, b, a, n in zip(texts, before, after, counts, strict=True)
@@ -353,9 +355,3 @@ def _answers(
     found = iter(answers)
     for window in batch:
         yield next(found) if window.wave is not None else window.error or ""
-
-
-def one_line(error: BaseException) -> str:
-    """An error as one line of text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -138,7 +138,7 @@ def _draw_tokens(
     colours = np.array(COLOURS)
     kept = owner >= 0
     first, end, owner = first[kept] / token_rate, end[kept] / token_rate, owner[kept]
-    # 6 % of a token is left free, so that neighbours are told apart; its seconds end where the axis ends
+    # 6 % of a token is left free, so that neighbours stay apart; its seconds end where the axis ends
     gap = 0.06 / token_rate
     axis.hlines(lanes + 0.5, spans[:, 0], spans[:, 1] - gap, colors=colours[np.arange(len(spans)) % len(colours)], lw=1)
     low, high = lanes[owner] + 0.12, lanes[owner] + 0.88
@@ -163,7 +163,7 @@ def show(model: Any, processor: Any, file: str | Path, out: str | Path) -> Plan:
     """Write the picture of one file's tokens; returns the plan that it draws.
 
     Args:
-        model: a model that wears a method.
+        model: a model with a method attached.
         processor: the model's own.
         file: an audio file within the model's window.
         out: a .png, .svg or .pdf file.
@@ -177,22 +177,22 @@ def show(model: Any, processor: Any, file: str | Path, out: str | Path) -> Plan:
     from fewhertz.run import reply, sample_rate, too_long
 
     need_matplotlib()
-    worn = attached(model)
-    if worn is None:
-        raise ValueError("the model wears no method: there is nothing to show")
-    limit = worn.family.max_seconds
+    handle = attached(model)
+    if handle is None:
+        raise ValueError("no method is attached to the model: there is nothing to show")
+    limit = handle.family.max_seconds
     if limit is not None and (seconds := audio.duration(file)) > limit:
-        raise ValueError(too_long(seconds, worn.family))
+        raise ValueError(too_long(seconds, handle.family))
     rate = sample_rate(processor)
     wave = audio.load(file, rate)
     reply(model, processor, [wave], max_new_tokens=1)
-    (plan,) = worn.last.plans
+    (plan,) = handle.last.plans
     if plan is None:
-        raise ValueError(f"{worn.asked.spec} is learned and has no plan to draw")
-    token_rate = float(worn.family.rate(model.config))
+        raise ValueError(f"{handle.asked.spec} is learned and has no plan to draw")
+    token_rate = float(handle.family.rate(model.config))
     seconds = len(wave) / rate
     title = (
-        f"{Path(file).name}, {seconds:.1f} s: {worn.asked.spec}, {plan.n} → {plan.m} audio tokens "
+        f"{Path(file).name}, {seconds:.1f} s: {handle.asked.spec}, {plan.n} → {plan.m} audio tokens "
         f"({plan.n / seconds:.3g} → {plan.m / seconds:.3g} Hz)"
     )
     picture(wave, rate, plan, token_rate, title).savefig(out)

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fewhertz.corrections import no_plan
 from fewhertz.method import Method
-from fewhertz.present import no_plan
 
 MEL_HZ = 100  # mel frames per second of Whisper's front end: 16,000 samples over hops of 160
 
@@ -141,7 +141,7 @@ class Family:
 
         Args:
             model: the model.
-            call: arguments; may be changed. `position_ids` are there where the LLM is told of times.
+            call: arguments; may be changed. `position_ids` are there under `+time`.
             counts: audio tokens of each clip, compressed, in the order of the placeholders.
             generating: whether `generate` is called, which takes both, or `forward`, which takes one of them.
         """
@@ -162,47 +162,3 @@ def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         hook.remove()
-
-
-def known() -> str:
-    """The families, for error messages."""
-    return ", ".join(f"{f.name} ({'/'.join(f.model_classes)})" for f in FAMILIES)
-
-
-def _unknown(what: str, names: set[str]) -> TypeError:
-    for name in names & REFUSED.keys():
-        return TypeError(f"{name} cannot be compressed: {REFUSED[name]}")
-    return TypeError(
-        f"fewhertz does not know {what}; known: {known()}. "
-        "To add one, write a file like fewhertz/families/qwen2_audio.py (CONTRIBUTING.md)."
-    )
-
-
-def family_of(model: nn.Module) -> Family:
-    """The family of a model.
-
-    Raises:
-        TypeError: for an unknown one, naming those that are known and how to add one, and for one that cannot be
-            compressed, saying why.
-    """
-    import fewhertz.families  # noqa: F401  (fills FAMILIES; here, since the families import this module)
-
-    names = {cls.__name__ for cls in type(model).__mro__}
-    for family in FAMILIES:
-        if names & set(family.model_classes):
-            return family
-    raise _unknown(f"the audio model {type(model).__name__}", names)
-
-
-def family_of_config(config: Config) -> Family:
-    """The family of a configuration, without a model.
-
-    Raises:
-        TypeError: as `family_of`.
-    """
-    import fewhertz.families  # noqa: F401
-
-    for family in FAMILIES:
-        if config.model_type in family.model_types:
-            return family
-    raise _unknown(f"the model type {config.model_type!r}", {config.model_type})

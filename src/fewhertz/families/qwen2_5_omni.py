@@ -38,7 +38,7 @@ class Qwen2_5Omni(Family, name="qwen2.5-omni"):
         return ((mel_frames - 1) // 2 + 1) // 2
 
     def mel_frames(self, config: Config, tokens: int) -> int:
-        """Mel frames that would give `tokens` audio tokens: how the model's own positions are told of a new length."""
+        """Mel frames that would give `tokens` audio tokens: how the model's own positions learn of a new length."""
         return 4 * tokens
 
     def token_scores(self, scores: Float[Tensor, " f"], mel_frames: list[int]) -> Float[Tensor, " n"]:

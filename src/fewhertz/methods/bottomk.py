@@ -14,7 +14,7 @@ from fewhertz.plan import Plan
 class BottomK(Method, name="bottomk"):
     """The m tokens of lowest score stay, the others go (baseline in arXiv 2511.14293).
 
-    Tells whether the score of `topk` says anything: this should do worse. Equal scores: the earlier token stays.
+    Shows whether the score of `topk` says anything: this should do worse. Equal scores: the earlier token stays.
 
     Cost: one sort of n scores a clip. Needs scores.
     """

@@ -66,7 +66,7 @@ class CDPruner(Method, name="cdpruner"):
 
     Cost: O(n²·d + n·m²) time, one step for each of the m choices, which is slow on a GPU; 4·n·(n + m) bytes a clip, a
     few clips at a time. Needs scores.
-    Fails where m is more than d: what lies in the span of the chosen tokens is told apart by relevance alone.
+    Fails where m is more than d: what lies in the span of the chosen tokens is distinguished by relevance alone.
 
     Args:
         conditional: whether attention received weighs the choice.

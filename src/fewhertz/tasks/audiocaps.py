@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewhertz.audio import AudioError
-from fewhertz.metrics import METRICS, Metric
+from fewhertz.evaluation.metrics import METRICS, Metric
 from fewhertz.run import PROMPTS
 from fewhertz.tasks.base import Row, Sample, Task, column, sound, text
 

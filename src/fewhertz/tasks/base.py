@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from fewhertz.audio import AudioError
-from fewhertz.metrics import METRICS, WITHOUT_SPACES, Metric, need
+from fewhertz.errors import need
+from fewhertz.evaluation.metrics import METRICS, WITHOUT_SPACES, Metric
 
 TASKS: dict[str, type[Task]] = {}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.metrics import METRICS, Metric
+from fewhertz.evaluation.metrics import METRICS, Metric
 from fewhertz.run import PROMPTS
 from fewhertz.tasks.base import Row, Sample, Task, sound, text
 

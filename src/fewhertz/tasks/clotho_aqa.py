@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.metrics import METRICS, Metric
+from fewhertz.evaluation.metrics import METRICS, Metric
 from fewhertz.tasks.base import Row, Sample, Task, question, sound, text
 
 _YES_NO = ["yes", "no"]

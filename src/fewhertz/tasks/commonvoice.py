@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.metrics import Metric
+from fewhertz.evaluation.metrics import Metric
 from fewhertz.tasks.base import Row, Sample, Task, column, sound, text, transcript_metrics
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fewhertz.metrics import METRICS, WITHOUT_SPACES, Bleu, Metric
+from fewhertz.evaluation.metrics import METRICS, WITHOUT_SPACES, Bleu, Metric
 from fewhertz.tasks.base import Row, Sample, Task, column, sound, text
 
 

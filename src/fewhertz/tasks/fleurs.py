@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.metrics import Metric
+from fewhertz.evaluation.metrics import Metric
 from fewhertz.tasks.base import Row, Sample, Task, column, read, sound, text, transcript_metrics
 from fewhertz.tasks.covost2 import language_name, translation_metrics
 

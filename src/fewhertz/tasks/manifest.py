@@ -7,7 +7,7 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.metrics import METRICS, Metric
+from fewhertz.evaluation.metrics import METRICS, Metric
 from fewhertz.run import PROMPTS
 from fewhertz.tasks.base import Row, Sample, Task, column, question, read, sound, text, texts, transcript_metrics
 from fewhertz.tasks.covost2 import translation_metrics

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.metrics import METRICS, Metric
+from fewhertz.evaluation.metrics import METRICS, Metric
 from fewhertz.tasks.base import Row, Sample, Task, question, sound, text, texts
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fewhertz.attach import Attached
 from fewhertz.families.base import Family, Windows
+from fewhertz.files import replace
 from fewhertz.layout import IGNORE
-from fewhertz.results import replace
 from fewhertz.tasks.base import Failed, Sample, Task, column, read, sound
 from fewhertz.tasks.manifest import Manifest
 
@@ -36,8 +36,8 @@ def unlabelled(task: Task) -> list[Sample | Failed]:
         try:
             if isinstance(row, ValueError):
                 raise row
-            heard, asked = sound(column(row, "audio"), task.audio or base), row.get("prompt", task.ask)
-            found.append(Sample(index, str(row.get("id", index)), heard, [], prompt=asked))
+            source, asked = sound(column(row, "audio"), task.audio or base), row.get("prompt", task.ask)
+            found.append(Sample(index, str(row.get("id", index)), source, [], prompt=asked))
         except ValueError as error:
             found.append(Failed(index, None, f"{task.source()}, row {index + 1}: {error}"))
     return found
@@ -79,14 +79,14 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Encoded:
     """A prompt with one audio, and what the frozen encoder made of it, alone."""
 
     ids: Tensor
     windows: Windows
 
     @classmethod
-    def of(cls, net: Any, family: Family, inputs: dict[str, Any], site: str, scores: bool) -> Heard:
+    def of(cls, net: Any, family: Family, inputs: dict[str, Any], site: str, scores: bool) -> Encoded:
         """Encode a batch of one prompt.
 
         Raises:
@@ -104,7 +104,7 @@ class Heard:
         return cls(ids if mask is None else ids[mask[0].bool()], windows)
 
     @classmethod
-    def read(cls, file: Path, place: torch.device) -> Heard:
+    def read(cls, file: Path, place: torch.device) -> Encoded:
         """What `write` wrote, with the prompt where the model is.
 
         Raises:
@@ -115,8 +115,8 @@ class Heard:
         try:
             with safe_open(file, "pt") as held:
                 tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 (no dictionary)
-                told = json.loads(held.metadata()["windows"])
-            windows = Windows(tensors["tokens"], told["lengths"], told["full"], tensors.get("scores"))
+                layout = json.loads(held.metadata()["windows"])
+            windows = Windows(tensors["tokens"], layout["lengths"], layout["full"], tensors.get("scores"))
             return cls(tensors["ids"].to(place), windows)
         except (SafetensorError, ValueError, KeyError, TypeError):
             raise ValueError(f"{file} is damaged: remove it") from None
@@ -128,8 +128,8 @@ class Heard:
         tensors = {"ids": self.ids.cpu(), "tokens": self.windows.tokens}
         if self.windows.scores is not None:
             tensors["scores"] = self.windows.scores
-        told = json.dumps({"lengths": self.windows.lengths, "full": self.windows.full})
-        replace(file, save({name: one.contiguous() for name, one in tensors.items()}, {"windows": told}))
+        layout = json.dumps({"lengths": self.windows.lengths, "full": self.windows.full})
+        replace(file, save({name: one.contiguous() for name, one in tensors.items()}, {"windows": layout}))
 
     @property
     def size(self) -> int:
@@ -137,22 +137,22 @@ class Heard:
         return self.windows.tokens.nbytes
 
 
-class Ears:
+class EncodedAudio:
     """What the encoder makes of samples; stands in for the model's family, and encodes nothing twice.
 
     A call then names samples where it would pass their features.
 
     Args:
-        handle: what the model wears.
+        handle: what is attached to the model.
         hear: encodes one sample at a site, with or without scores.
         room: bytes to keep.
     """
 
-    def __init__(self, handle: Attached, hear: Callable[[int, str, bool], Heard], room: float) -> None:
+    def __init__(self, handle: Attached, hear: Callable[[int, str, bool], Encoded], room: float) -> None:
         self.handle, self.family = handle, handle.family
         self._hear, self._room = hear, room
-        self._kept: dict[tuple[int, str, bool], Heard] = {}
-        self._now: dict[tuple[int, str, bool], Heard] = {}
+        self._kept: dict[tuple[int, str, bool], Encoded] = {}
+        self._now: dict[tuple[int, str, bool], Encoded] = {}
         handle.family = self  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
@@ -162,13 +162,13 @@ class Ears:
         """The prompts of a batch that is about to run."""
         method = self.handle.method
         site, scores = "llm" if method.keep == 1 else method.site, "scores" in method.needs
-        self._now = {key: heard for key, heard in self._now.items() if key[0] in samples}
-        return [self._heard(sample, site, scores).ids for sample in samples]
+        self._now = {key: found for key, found in self._now.items() if key[0] in samples}
+        return [self._encoded(sample, site, scores).ids for sample in samples]
 
     def encode(self, model: Any, sound: dict[str, Any], ids: Tensor, site: str, scores: bool) -> Windows:
         """As `Family.encode`, of samples by their numbers."""
         samples = next(iter(sound.values()))
-        several = [self._heard(sample, site, scores).windows for sample in samples]
+        several = [self._encoded(sample, site, scores).windows for sample in samples]
         place = ids.device
         return Windows(
             torch.cat([one.tokens for one in several]).to(place),
@@ -177,7 +177,7 @@ class Ears:
             torch.cat([one.scores for one in several if one.scores is not None]).to(place) if scores else None,
         )
 
-    def _heard(self, sample: int, site: str, scores: bool) -> Heard:
+    def _encoded(self, sample: int, site: str, scores: bool) -> Encoded:
         key = (sample, site, scores)
         found = self._kept.get(key) or self._now.get(key)
         if found is None:

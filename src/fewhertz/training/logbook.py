@@ -1,4 +1,4 @@
-"""What a training tells of itself: metrics.jsonl, the loss curve, TensorBoard."""
+"""What a training writes of itself: metrics.jsonl, the loss curve, TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fewhertz.results import replace
+from fewhertz.files import replace
 
 
 class Logbook:

@@ -36,14 +36,15 @@ from torch import Tensor
 import fewhertz
 from fewhertz import adapter, audio
 from fewhertz.attach import compress
-from fewhertz.checkpoint import Checkpoint, load, open_checkpoint
+from fewhertz.checkpoint import Checkpoint, open_checkpoint
+from fewhertz.errors import need, one_line
 from fewhertz.families.base import Family
+from fewhertz.files import Journal, clear, differing, differs, held, read_journal, replace
+from fewhertz.loading import load
 from fewhertz.method import IDENTITY, Chain, Method, parse
-from fewhertz.metrics import need
-from fewhertz.results import Journal, clear, differing, differs, held, read_journal, replace
-from fewhertz.run import one_line, request, sample_rate, too_long
+from fewhertz.run import request, sample_rate, too_long
 from fewhertz.tasks.base import TASKS, Sample, Task
-from fewhertz.training.data import Ears, Heard, Stream, batch_of, end_of_turn, unlabelled
+from fewhertz.training.data import Encoded, EncodedAudio, Stream, batch_of, end_of_turn, unlabelled
 from fewhertz.training.logbook import Logbook
 from fewhertz.training.settings import HOW, Settings
 from fewhertz.training.step import (
@@ -100,7 +101,7 @@ def train(
     say: Callable[[str], None] = lambda _: None,
     **settings: Any,
 ) -> Trained:
-    """Train a LoRA adapter on a model that wears a method, and save both together.
+    """Train a LoRA adapter on a model with a method attached, and save both together.
 
     Where `out` holds the same training, broken off, it goes on from its last checkpoint. Under `accelerate launch` the
     samples of a batch are shared among the processes.
@@ -127,7 +128,7 @@ def train(
     """
     chosen, folder = Settings(**settings), Path(out)
     need("peft", "train")
-    if os.environ.get("RANK", "0") != "0":  # the first of several processes tells for all
+    if os.environ.get("RANK", "0") != "0":  # the first of several processes speaks for all
         say = lambda _: None  # noqa: E731
     checkpoint = open_checkpoint(model)
     methods = _methods(checkpoint, method, chosen)
@@ -180,7 +181,7 @@ def _samples(tasks: list[Task], family: Family, labelled: bool) -> tuple[list[tu
 
 
 def _methods(checkpoint: Checkpoint, method: str | Method | None, settings: Settings) -> list[Method]:
-    """What is worn: one for each keep. Those of the uncompressed model are the identity."""
+    """The methods: one for each keep. Those of the uncompressed model are the identity."""
     if method is None or method == "none":
         if settings.keeps:
             raise ValueError("the uncompressed model keeps all tokens: name a method, or no range of keeps")
@@ -245,7 +246,7 @@ class _Run:
             raise ValueError(f"a batch of {settings.batch_size} samples cannot be cut into {self.parts} parts")
         self.net, self.processor = load(model, methods[0], device=self.place, dtype=dtype)
         self.handle = compress(self.net, methods[0])
-        self.ears = Ears(self.handle, self._hear, settings.cache_gb * 1e9)
+        self.audio = EncodedAudio(self.handle, self._encode, settings.cache_gb * 1e9)
         self.keeps_logits = "logits_to_keep" in inspect.signature(self.net.forward).parameters
         self.end, tokenizer = end_of_turn(self.net, self.processor), self.processor.tokenizer
         self.pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, self.end) if i is not None)
@@ -253,7 +254,8 @@ class _Run:
 
     def _identity(self, checkpoint: Checkpoint, dtype: str | None) -> dict[str, Any]:
         """All that the result depends on."""
-        from fewhertz.evaluate import audio_sha256, weights_sha256
+        from fewhertz.checkpoint import weights_sha256
+        from fewhertz.evaluation.runner import audio_sha256
 
         asked = [[one.id, one.references, one.prompt] for one in self.samples]
         chosen = {name: value for name, value in dataclasses.asdict(self.settings).items() if name not in HOW}
@@ -323,18 +325,18 @@ class _Run:
 
     # --- a step
 
-    def _hear(self, sample: int, site: str, scores: bool) -> Heard:
+    def _encode(self, sample: int, site: str, scores: bool) -> Encoded:
         one = self.samples[sample]
         try:
             wave = audio.load(one.source(), sample_rate(self.processor))
             file = self._kept(wave, one.prompt, site, scores)
             if file is not None and file.exists():
-                return Heard.read(file, self.place)
+                return Encoded.read(file, self.place)
             inputs = request(self.processor, [wave], one.prompt).to(self.place, self.net.dtype)
-            heard = Heard.of(self.net, self.ears.family, inputs, site, scores)
+            encoded = Encoded.of(self.net, self.audio.family, inputs, site, scores)
             if file is not None:
-                heard.write(file)
-            return heard
+                encoded.write(file)
+            return encoded
         except (OSError, ValueError) as error:
             raise ValueError(f"sample {one.id}: {one_line(error)}") from error
 
@@ -342,8 +344,8 @@ class _Run:
         """Where an encoded audio is kept: a file whose name follows from all that it depends on."""
         if self.settings.cache is None:
             return None
-        told = json.dumps([self.identity["base_sha256"], str(self.net.dtype), *asked]).encode()
-        return Path(self.settings.cache) / f"{hashlib.sha256(told + wave.tobytes()).hexdigest()}.safetensors"
+        key = json.dumps([self.identity["base_sha256"], str(self.net.dtype), *asked]).encode()
+        return Path(self.settings.cache) / f"{hashlib.sha256(key + wave.tobytes()).hexdigest()}.safetensors"
 
     def _answer(self, sample: int, epoch: int) -> list[int]:
         if self.settings.objective == "distill":
@@ -354,8 +356,8 @@ class _Run:
 
     def _loss(self, samples: list[int], answers: list[list[int]]) -> Tensor:
         """Summed over the tokens of the answers."""
-        prompts = self.ears.prompts(samples)
-        call, said = batch_of(self.ears, samples, prompts, answers, self.pad)
+        prompts = self.audio.prompts(samples)
+        call, said = batch_of(self.audio, samples, prompts, answers, self.pad)
         with torch.autocast(self.place.type, torch.bfloat16, enabled=self.settings.bf16):
             if self.settings.objective == "labels":
                 return cross_entropy(logits_of(self.model, call, said.shape[1], self.keeps_logits), said)
@@ -365,11 +367,11 @@ class _Run:
 
     @contextmanager
     def _wearing(self, method: Method) -> Iterator[None]:
-        worn, self.handle.method = self.handle.method, method
+        before, self.handle.method = self.handle.method, method
         try:
             yield
         finally:
-            self.handle.method = worn
+            self.handle.method = before
 
     def _draw(self, *numbers: int) -> int:
         """A random number that depends on the seed and these alone."""
@@ -455,7 +457,7 @@ class _Run:
             if done.keys() >= set(batch := batches[number]):
                 continue
             with self._wearing(self.teacher):
-                call, _ = batch_of(self.ears, batch, self.ears.prompts(batch), [[] for _ in batch], self.pad)
+                call, _ = batch_of(self.audio, batch, self.audio.prompts(batch), [[] for _ in batch], self.pad)
                 out = self.net.generate(**call, **options, temperature=None)
             new = out[:, call["input_ids"].shape[1] :].tolist()
             cut = [next((i + 1 for i, token in enumerate(row) if token in ends), len(row)) for row in new]
@@ -526,8 +528,8 @@ class _Run:
         except (SafetensorError, ValueError, KeyError, TypeError):
             raise ValueError(f"{self._state} is damaged: remove {self.folder} and begin anew") from None
         if differing(state["identity"], self.identity):
-            told = differs(state["identity"], self.identity)
-            raise ValueError(f"{self.out} holds a training with {told}: remove it, or name another directory")
+            other = differs(state["identity"], self.identity)
+            raise ValueError(f"{self.out} holds a training with {other}: remove it, or name another directory")
         return found
 
     @torch.no_grad()

@@ -20,8 +20,8 @@ class Settings:
     Args:
         objective: `"labels"`: cross-entropy on the right answer. `"distill"`: no label is read; on its own greedy
             outputs, the teacher's next-token distributions are matched (Kullback–Leibler).
-        teacher: spec that the teacher wears, for `"distill"`: with `+time+sizes`, an adapter learns to do without being
-            told; `None`: the uncompressed model teaches.
+        teacher: spec of the teacher, for `"distill"`: with `+time+sizes`, an adapter learns to do without
+            corrections; `None`: the uncompressed model teaches.
         keeps: one is drawn for each batch, so that one adapter serves them all; none: the method's own.
         targets: projections of the LLM that are adapted: some of `q,k,v,o`, or `all` of its linear layers.
         rank: r of LoRA.

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewhertz.attach import attached
+from fewhertz.errors import need
 from fewhertz.layout import IGNORE
-from fewhertz.metrics import need
 from fewhertz.training.settings import Settings
 
 
@@ -44,7 +44,7 @@ def learning_rate(step: int, steps: int, settings: Settings) -> float:
 
 
 def add_lora(net: Any, settings: Settings, name: str) -> Any:
-    """Wrap a model by peft: everything frozen but a new adapter, and what is learned of the method that it wears.
+    """Wrap a model by peft: everything frozen but a new adapter, and what is learned of the method attached to it.
 
     Args:
         net: the model.
@@ -65,9 +65,9 @@ def add_lora(net: Any, settings: Settings, name: str) -> Any:
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of old
         wrapped = peft.get_peft_model(net, config)
     config.base_model_name_or_path = name  # peft writes the folder of this machine
-    worn = attached(net)
-    if worn is not None and worn.learned is not None:
-        worn.learned.requires_grad_(True)
+    handle = attached(net)
+    if handle is not None and handle.learned is not None:
+        handle.learned.requires_grad_(True)
     return wrapped
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import fewhertz.families  # noqa: F401  (fills FAMILIES)
 from fewhertz.families.base import FAMILIES, Config, Family
 from fewhertz.method import METHODS, Method, parse, shown
 
@@ -24,7 +23,7 @@ def _needs_nothing(method: type[Method]) -> bool:
     return method.fixed_budget and "scores" not in method.needs and method.build is Method.build
 
 
-def worn(config: Config) -> Method | None:
+def carried_method(config: Config) -> Method | None:
     """The method in vLLM's `hf_config`, which is as its spec says: unbound, and perhaps not to be served.
 
     Raises:
@@ -40,23 +39,23 @@ def worn(config: Config) -> Method | None:
 
 
 class Configure:
-    """Sets up an engine whose method wears +time or +sizes; vLLM calls both before anything is loaded."""
+    """Sets up an engine whose method has +time or +sizes; vLLM calls both before anything is loaded."""
 
     @staticmethod
     def verify_and_update_model_config(model_config: Any) -> None:
         """Switch M-RoPE on for +time: an LLM of plain RoPE reads the first of three equal axes."""
-        method = worn(model_config.hf_config)
+        method = carried_method(model_config.hf_config)
         if method is not None and method.positions == "time" and not model_config.uses_mrope:
             model_config.hf_config.mrope_section = [1]  # its length alone is read
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """Raise `ValueError` for settings under which the LLM would not be told, or wrongly."""
-        method = worn(vllm_config.model_config.hf_config)
+        """Raise `ValueError` for settings under which corrections would not reach the LLM, or wrongly."""
+        method = carried_method(vllm_config.model_config.hf_config)
         if method is None or (method.positions != "time" and not method.sizes):
             return
         parallel = vllm_config.parallel_config
-        # under these, layers see other tokens than those told of, or embeddings go to another model too
+        # under these, layers see other tokens than those corrected, or embeddings go to another model too
         for refused, option in (
             (parallel.pipeline_parallel_size > 1, "--pipeline-parallel-size"),
             (parallel.prefill_context_parallel_size > 1, "--prefill-context-parallel-size"),
@@ -68,7 +67,7 @@ class Configure:
 
 
 class Choice:
-    """Which methods an engine runs: the one that its checkpoint wears, and what requests may ask for.
+    """Which methods an engine runs: the one that its checkpoint carries, and what requests may ask for.
 
     Args:
         family: of the model.
@@ -86,7 +85,7 @@ class Choice:
         self.default: Method | None = None
         self.learned = ""  # name and parameters of the learned method whose weights the model has
         self._read = lru_cache(maxsize=256)(self._parse)
-        method = worn(config)
+        method = carried_method(config)
         # the LLM is made for these two; a request may do without
         self.time = method is not None and method.positions == "time"
         self.sizes = method is not None and method.sizes
@@ -120,8 +119,8 @@ class Choice:
         ):
             if asked and not made_for:
                 raise ValueError(
-                    f"{spec} cannot be served: this engine's LLM is not told by {suffix}; start the engine with a "
-                    f"method that wears it, such as {method.spec}"
+                    f"{spec} cannot be served: this engine's LLM has no {suffix}; start the engine with a "
+                    f"method that has it, such as {method.spec}"
                 )
         if getattr(method, "longest", 0) > LONGEST_SEGMENT:
             raise ValueError(

@@ -27,9 +27,9 @@ from fewhertz.families.base import Family
 from fewhertz.method import IDENTITY, Clip, Method
 from fewhertz.scores import attention_received, token_means
 from fewhertz.vllm.choice import KEY, TOKENS, Choice
-from fewhertz.vllm.told import ToldModel, beside
+from fewhertz.vllm.corrections import CorrectedModel, beside
 
-TOLD_SPECS = 100  # methods that are told of at the level INFO
+LOGGED_SPECS = 100  # methods that are logged at the level INFO
 
 # names that transformers gives weights since 5.0, and those of the checkpoints that vLLM reads
 NEW_NAMES = WeightsMapper(
@@ -70,7 +70,7 @@ class CompressedProcessor:
         upstream.__init__(info, dummy_inputs)
         self.info = info
         self.choice = Choice(self.family, info.ctx.model_config.hf_config, self.scores)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         if KEY in (info.ctx.get_mm_config().mm_processor_kwargs or {}):
             raise ValueError(
                 f'{KEY} in --mm-processor-kwargs is for requests; for all of them: --hf-overrides \'{{"{KEY}": '
@@ -162,7 +162,7 @@ class CompressedProcessor:
             n = len(run)
             m = method.num_tokens(n)
             if m < n:
-                self._tell(n, m, method.spec)
+                self._log_counts(n, m, method.spec)
             keep = torch.ones_like(places)
             keep[run[m:]] = False
             places = places[keep]
@@ -182,14 +182,14 @@ class CompressedProcessor:
             raise ValueError(f"{self.family.name} lays out text within a clip: it cannot be compressed")
         return full, run, places
 
-    def _tell(self, before: int, after: int, spec: str) -> None:
-        level = logging.DEBUG if spec in self._told or len(self._told) >= TOLD_SPECS else logging.INFO
+    def _log_counts(self, before: int, after: int, spec: str) -> None:
+        level = logging.DEBUG if spec in self._logged or len(self._logged) >= LOGGED_SPECS else logging.INFO
         if level == logging.INFO:
-            self._told.add(spec)
+            self._logged.add(spec)
         log.log(level, "audio tokens %d → %d (%s)", before, after, spec)
 
 
-class CompressedModel(ToldModel):
+class CompressedModel(CorrectedModel):
     """Goes before vLLM's model of a family: `embed_multimodal` gives n_out embeddings a clip.
 
     Class variables as in `CompressedProcessor`, and `renamed`: names of weights that vLLM's model does not know itself.
@@ -250,7 +250,7 @@ class CompressedModel(ToldModel):
         kwargs.pop(TOKENS, None)
         if specs is None:
             tokens = upstream.embed_multimodal(**kwargs)
-            return tokens if self._told is None else [self.carrying(x) for x in tokens]
+            return tokens if self._carried is None else [self.carrying(x) for x in tokens]
         methods = [self.choice.method(_unpacked(row)) for row in specs]
         scores: Sequence[Tensor | None] = [None] * len(methods)
         if any("scores" in method.needs for method in methods):
@@ -276,9 +276,9 @@ class CompressedModel(ToldModel):
             clip = Clip(rate, torch.stack(received) if received else None, kernel)
             method = methods[members[0]]
             short, plan = method.forward(x, clip)
-            told = beside(method, plan)
+            carried = beside(method, plan)
             for k, i in enumerate(members):
-                out[i] = self.carrying(short[k], None if told is None else told[k])
+                out[i] = self.carrying(short[k], None if carried is None else carried[k])
         return tuple(out)
 
 

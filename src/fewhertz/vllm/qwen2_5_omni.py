@@ -14,7 +14,7 @@ from fewhertz.vllm.mixins import CompressedModel, CompressedProcessor
 
 
 class OmniPositions:
-    """M-RoPE spans of compressed clips: vLLM works them out from mel frames, so it is told of as many as would do."""
+    """M-RoPE spans of compressed clips: vLLM works them out from mel frames, so it is given as many as would do."""
 
     family: Any
     config: Any

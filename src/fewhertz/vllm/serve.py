@@ -1,4 +1,4 @@
-"""`fewhertz serve`: vLLM's OpenAI-compatible server for a model that wears a method."""
+"""`fewhertz serve`: vLLM's OpenAI-compatible server for a model with a method."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def command(model: str, method: str | None, options: list[str]) -> list[str]:
 
 
 class _Config:
-    """A configuration that wears a method: what `Choice` reads of one."""
+    """A configuration that carries a method: what `Choice` reads of one."""
 
-    def __init__(self, thinker_config: Any, worn: Any) -> None:
+    def __init__(self, thinker_config: Any, carried: Any) -> None:
         self.thinker_config = thinker_config
-        setattr(self, KEY, worn)
+        setattr(self, KEY, carried)
 
 
 def _overrides(options: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from fewhertz import curves, results
-from fewhertz.curves import Cell, Curve, Group, decimals, hertz, interval, number
-from fewhertz.regressions import cut, regressions
-from fewhertz.results import BASELINE, Record
+from fewhertz.evaluation import curves
+from fewhertz.evaluation.curves import Curve, Group, Run, decimals, hertz, interval, number
+from fewhertz.evaluation.regressions import cut, regressions
+from fewhertz.evaluation.results import BASELINE
+from fewhertz.files import Record, differing, differs, replace
 
 MOST = 20  # errors of a task × model that are listed
 SHAPES = {  # the markers of curves.MARKERS, around 0, 0
@@ -40,7 +41,7 @@ def report(root: str | Path, out: str | Path, samples: int = 10) -> list[str]:
     Args:
         root: what `fewhertz eval --out` wrote to.
         out: an .html file.
-        samples: of each cell, the worst regressions that are shown.
+        samples: of each run, the worst regressions that are shown.
 
     Returns:
         What is wrong with files that could not be read, a line each; the page says it too.
@@ -56,14 +57,14 @@ def report(root: str | Path, out: str | Path, samples: int = 10) -> list[str]:
         wrong += more
         sections.append(_section(group, place, numbers, data))
     # what damaged text holds of half characters is replaced, as in any page
-    results.replace(Path(out), _page(found, wrong, sections, numbers).encode("utf-8", "replace"))
+    replace(Path(out), _page(found, wrong, sections, numbers).encode("utf-8", "replace"))
     return wrong
 
 
 def _page(found: list[Group], wrong: list[str], sections: list[str], numbers: dict[str, int]) -> str:
     body = [_symbols(), "<header><h1>Quality against audio tokens per second</h1>"]
-    cells = sum(len(group.whole) for group in found)
-    body.append(f'<p class="soft">{cells} results of {len(found)} task × model. Intervals: 95 %, bootstrap.</p>')
+    runs = sum(len(group.whole) for group in found)
+    body.append(f'<p class="soft">{runs} results of {len(found)} task × model. Intervals: 95 %, bootstrap.</p>')
     if wrong:
         body.append('<div class="wrong" role="alert"><p>Not all could be read:</p>' + _list(wrong) + "</div>")
     if len(found) > 1:
@@ -128,32 +129,32 @@ def _notes(group: Group) -> str:
     if group.baseline is None:
         notes.append(f"{BASELINE} has no result here: no baseline, no differences, no regressions.")
     first = group.whole[0]
-    for cell in group.whole[1:]:
-        if results.differing(first.measured, cell.measured):
-            differs = results.differs(first.measured, cell.measured)
-            notes.append(f"Not comparable: {cell.spec} has {differs}; {first.spec} is the first of these.")
-        for name, score in cell.scores.items():
+    for run in group.whole[1:]:
+        if differing(first.measured, run.measured):
+            other = differs(first.measured, run.measured)
+            notes.append(f"Not comparable: {run.spec} has {other}; {first.spec} is the first of these.")
+        for name, score in run.scores.items():
             if name in first.scores and score.signature != (old := first.scores[name].signature):
-                notes.append(f"Not comparable: {name} of {cell.spec} is {score.signature}, of {first.spec} {old}.")
-    absent = {name: why for cell in group.whole for name, why in cell.absent.items()}
+                notes.append(f"Not comparable: {name} of {run.spec} is {score.signature}, of {first.spec} {old}.")
+    absent = {name: why for run in group.whole for name, why in run.absent.items()}
     notes += [f"{name} is not measured everywhere: {why}" for name, why in absent.items()]
-    told = f'<div class="wrong">{_list(notes)}</div>' if notes else ""
+    notice = f'<div class="wrong">{_list(notes)}</div>' if notes else ""
     errors: dict[str, int] = {}
-    for cell in group.whole:
-        for error in cell.failed:
+    for run in group.whole:
+        for error in run.failed:
             errors[error] = errors.get(error, 0) + 1
     if errors:
         lines = [f"{error} (in {count} of {len(group.whole)} results)" for error, count in errors.items()]
-        told += (
+        notice += (
             f'<details class="wrong"><summary>{len(errors)} samples failed and are in no score</summary>'
             f"{_list(lines)}</details>"
         )
-    return told
+    return notice
 
 
 def _small_print(group: Group) -> str:
     first = group.whole[0]
-    memory = {cell.peak[1] for cell in group.whole if cell.peak}
+    memory = {run.peak[1] for run in group.whole if run.peak}
     text = (
         "Bold: no other result is as good at fewer Hz. Coloured differences: their interval excludes 0. "
         "KV cache: of the audio, against keep=1, as audio tokens kept. "
@@ -177,22 +178,22 @@ def _table(group: Group, shown: list[Curve]) -> str:
     heads += ["KV cache", "prefill", "peak memory", "samples", "failed"]
     head = "".join(f'<th scope="col">{_text(text)}</th>' for text in heads)
 
-    rows = [_row(group, cell, shown) for cell in group.whole]
+    rows = [_row(group, run, shown) for run in group.whole]
     return (
         f'<div class="box" tabindex="0" role="region" aria-label="Results of {_text(_name(group))}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _row(group: Group, cell: Cell, shown: list[Curve]) -> str:
-    row = [hertz(cell.rate)]
+def _row(group: Group, run: Run, shown: list[Curve]) -> str:
+    row = [hertz(run.rate)]
     for curve in shown:
-        score, digits = cell.scores.get(curve.metric), decimals(curve.metric, curve.unit)
+        score, digits = run.scores.get(curve.metric), decimals(curve.metric, curve.unit)
         if score is None:
             row += ["–", "–"]
             continue
         row.append(f"{number(score.value, digits)} <small>{interval(score.ends, digits)}</small>")
-        if cell is group.baseline or score.difference is None or group.baseline is None:
+        if run is group.baseline or score.difference is None or group.baseline is None:
             row.append("–")
             continue
         low, high = score.difference_ends
@@ -202,13 +203,13 @@ def _row(group: Group, cell: Cell, shown: list[Curve]) -> str:
         row.append(
             f'<span class="{kind}">{difference}</span> <small>{interval(score.difference_ends, digits, True)}</small>'
         )
-    ratio = group.prefill_ratio(cell)
-    row += [f"{100 * cell.kept:.0f} %", "–" if ratio is None else f"{100 * ratio:.0f} %"]
-    row += ["–" if cell.peak is None else f"{cell.peak[0] / 1e9:.2f} GB", str(cell.n), str(len(cell.failed))]
-    pareto = shown and shown[0].beaten.get(cell.spec) == 0
-    cells = "".join(f"<td>{one}</td>" for one in row)
-    spec = re.sub("(?=[@+])", "<wbr>", _text(cell.spec))
-    return f'<tr{" class=pareto" if pareto else ""}><th scope="row">{spec}</th>{cells}</tr>'
+    ratio = group.prefill_ratio(run)
+    row += [f"{100 * run.kept:.0f} %", "–" if ratio is None else f"{100 * ratio:.0f} %"]
+    row += ["–" if run.peak is None else f"{run.peak[0] / 1e9:.2f} GB", str(run.n), str(len(run.failed))]
+    pareto = shown and shown[0].beaten.get(run.spec) == 0
+    runs = "".join(f"<td>{one}</td>" for one in row)
+    spec = re.sub("(?=[@+])", "<wbr>", _text(run.spec))
+    return f'<tr{" class=pareto" if pareto else ""}><th scope="row">{spec}</th>{runs}</tr>'
 
 
 # The chart: drawn twice, for wide pages and for phones, so that its letters are legible on both.
@@ -326,10 +327,10 @@ def _step(rough: float) -> float:
 
 
 def _line(frame: _Frame, line: str, number: int, index: int) -> str:
-    name, cells, (look, marker) = frame.curve.metric, frame.curve.whole(line), _look(number)
-    places = " ".join(f"{frame.x(cell.rate)},{frame.y(cell.scores[name].value)}" for cell in cells)
-    sure = [cell for cell in cells if None not in cell.scores[name].ends]
-    ends = [[(frame.x(cell.rate), frame.y(cell.scores[name].ends[i])) for cell in sure] for i in (0, 1)]
+    name, runs, (look, marker) = frame.curve.metric, frame.curve.whole(line), _look(number)
+    places = " ".join(f"{frame.x(run.rate)},{frame.y(run.scores[name].value)}" for run in runs)
+    sure = [run for run in runs if None not in run.scores[name].ends]
+    ends = [[(frame.x(run.rate), frame.y(run.scores[name].ends[i])) for run in sure] for i in (0, 1)]
     band = " ".join(f"{x},{y}" for x, y in ends[0] + ends[1][::-1])
     points = "".join(_point(frame, c, marker, not frame.curve.beaten[c.spec]) for c in frame.curve.lines[line])
     return (
@@ -338,20 +339,20 @@ def _line(frame: _Frame, line: str, number: int, index: int) -> str:
     )
 
 
-def _point(frame: _Frame, cell: Cell, marker: int, full: bool) -> str:
-    score, digits = cell.scores[frame.curve.metric], decimals(frame.curve.metric, frame.curve.unit)
-    title = f"{cell.spec}: {hertz(cell.rate)} Hz, {frame.curve.label} {number(score.value, digits)} "
+def _point(frame: _Frame, run: Run, marker: int, full: bool) -> str:
+    score, digits = run.scores[frame.curve.metric], decimals(frame.curve.metric, frame.curve.unit)
+    title = f"{run.spec}: {hertz(run.rate)} Hz, {frame.curve.label} {number(score.value, digits)} "
     title += interval(score.ends, digits)
-    if cell.spec != BASELINE and score.difference is not None:
+    if run.spec != BASELINE and score.difference is not None:
         title += (
             f", {number(score.difference, digits, True)} {interval(score.difference_ends, digits, True)} to {BASELINE}"
         )
-    place = f'x="{frame.x(cell.rate)}" y="{frame.y(score.value)}"'
+    place = f'x="{frame.x(run.rate)}" y="{frame.y(score.value)}"'
     return f'<use href="#m{marker}" {place} class="mark{" full" if full else ""}"><title>{_text(title)}</title></use>'
 
 
 def _browser(data: Record, place: int) -> str:
-    options = "".join(f"<option>{_text(cell['spec'])}</option>" for cell in data["cells"])
+    options = "".join(f"<option>{_text(run['spec'])}</option>" for run in data["runs"])
     # a tag cannot begin inside: what is data stays data
     packed = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":

@@ -1,4 +1,4 @@
-"""What vLLM's LLM is told of compressed tokens, as fewhertz.present tells it under transformers: when, and how much.
+"""Corrections under vLLM, as fewhertz.corrections has them under transformers: time positions, proportional attention.
 
 When (`+time`): vLLM lays out M-RoPE positions before anything is encoded, whole numbers, and goes on from them while
 decoding. So a clip's tokens stand at its start, and what follows where it stood before; how far from its start a token
@@ -28,9 +28,9 @@ from vllm.model_executor.layers.rotary_embedding import MRotaryEmbedding, Rotary
 from vllm.multimodal.utils import copy_mm_embedding_modality
 from vllm.v1.attention.selector import get_attn_backend
 
+from fewhertz.corrections import no_plan
 from fewhertz.method import Method
 from fewhertz.plan import Plan
-from fewhertz.present import no_plan
 from fewhertz.vllm.choice import TOKENS, Choice
 
 log = logging.getLogger("vllm.fewhertz")
@@ -38,7 +38,7 @@ log = logging.getLogger("vllm.fewhertz")
 WIDEST = 512  # head size; no backend knows a wider one
 
 
-class ToldRotary(nn.Module):
+class SizedRotary(nn.Module):
     """An LLM's rotary embedding at positions that are no whole numbers; widens queries and keys by log sizes.
 
     Args:
@@ -67,16 +67,16 @@ class ToldRotary(nn.Module):
         self.scale = scale
 
     def forward(
-        self, told: Float[Tensor, "axes t"], query: Float[Tensor, "t q"], key: Float[Tensor, "t k"]
+        self, carried: Float[Tensor, "axes t"], query: Float[Tensor, "t q"], key: Float[Tensor, "t k"]
     ) -> tuple[Tensor, Tensor]:
         """Turned queries and keys.
 
         Args:
-            told: positions of each token on each axis, and in the last row log sizes.
+            carried: positions of each token on each axis, and in the last row log sizes.
             query: all heads.
             key: all heads.
         """
-        angles = told.index_select(0, self.axes).T * self.frequencies
+        angles = carried.index_select(0, self.axes).T * self.frequencies
         cos, sin = angles.cos().to(query.dtype), angles.sin().to(query.dtype)
         query, key = (self._turn(x.unflatten(-1, (-1, self.head)), cos, sin) for x in (query, key))
         if self.wide is None:
@@ -84,7 +84,7 @@ class ToldRotary(nn.Module):
         empty = self.wide - self.head
         query = torch.cat([query, query.new_full((*query.shape[:2], 2), self.constant)], dim=-1)
         # two dimensions, of which the second has what a narrow dtype rounds off the first
-        log_sizes = told[-1] / (self.scale * self.constant)
+        log_sizes = carried[-1] / (self.scale * self.constant)
         coarse = log_sizes.to(key.dtype)
         fine = (log_sizes - coarse.float()).to(key.dtype)
         both = torch.stack([coarse, fine], dim=-1)[:, None].expand(-1, key.shape[1], -1)
@@ -109,7 +109,7 @@ def _axes(rope: Any) -> Int[Tensor, " f"]:
 
 
 class SizedAttention(Attention):
-    """vLLM's attention with wider heads: for queries and keys that `ToldRotary` has widened, and values as they are.
+    """vLLM's attention with wider heads: for queries and keys that `SizedRotary` has widened, and values as they are.
 
     Args:
         own: the layer whose place it takes.
@@ -156,10 +156,10 @@ def _widened(own: Attention) -> tuple[int, Any]:
     raise NotImplementedError(f"+sizes cannot be served: no attention backend has heads wider than {own.head_size}")
 
 
-class ToldModel:
-    """Goes before vLLM's model of a family, and tells its LLM what embeddings and positions say.
+class CorrectedModel:
+    """Goes before vLLM's model of a family, and hands its LLM the positions and sizes beside the embeddings.
 
-    A forward is told by what `embed_input_ids` left behind just before it, as vLLM's own models hand over what they
+    A forward reads what `embed_input_ids` left behind just before it, as vLLM's own models hand over what they
     have beside embeddings (Qwen3-VL's deepstack).
     """
 
@@ -168,12 +168,12 @@ class ToldModel:
     get_language_model: Any
 
     def _listen(self, vllm_config: Any) -> None:
-        """Make the LLM such that it can be told. Called once `choice` is there.
+        """Make the LLM such that it can be corrected. Called once `choice` is there.
 
         Raises:
-            NotImplementedError: for an LLM that cannot be told.
+            NotImplementedError: for an LLM that takes no corrections.
         """
-        self._told: Tensor | None = None
+        self._carried: Tensor | None = None
         if not self.choice.time and not self.choice.sizes:
             return
         model = vllm_config.model_config
@@ -187,19 +187,19 @@ class ToldModel:
             if self.choice.sizes:
                 wide, backend = _widened(layer.attn)
                 layer.attn = SizedAttention(layer.attn, wide, backend)
-            layer.rotary_emb = ToldRotary(layer.rotary_emb, wide, layer.attn.impl.scale)
+            layer.rotary_emb = SizedRotary(layer.rotary_emb, wide, layer.attn.impl.scale)
         if wide is not None:
             log.info("+sizes: heads of %d grow to %d, and the KV cache with them", model.get_head_size(), wide)
             model.model_arch_config.head_size = wide  # backends make their buffers by it
         # axes and log sizes; one token more than there are, as in vLLM's own: a compiled model takes it for strided
         room = vllm_config.scheduler_config.max_num_batched_tokens + 1
-        self._told = torch.zeros((model.mrope_num_dims or 1) + 1, room, dtype=torch.float32)
+        self._carried = torch.zeros((model.mrope_num_dims or 1) + 1, room, dtype=torch.float32)
         # of each token: how far it stands from where M-RoPE has it, and its log size
         self._beside = torch.zeros(room, 2, dtype=torch.float32)
 
     def carrying(self, x: Float[Tensor, "m d"], beside: Float[Tensor, "m 2"] | None = None) -> Float[Tensor, "m c"]:
-        """Embeddings of one item, and beside them what the LLM is told of each, where it can be told."""
-        if self._told is None:
+        """Embeddings of one item, and beside them position and size of each, where corrections run."""
+        if self._carried is None:
             return x
         beside = torch.zeros(len(x), 2, dtype=torch.float32, device=x.device) if beside is None else beside
         return torch.cat([x, beside.view(x.dtype)], dim=-1)  # the bits of float32, whatever the model's dtype
@@ -229,12 +229,12 @@ class ToldModel:
     ) -> Tensor:
         """Embeddings of a batch's tokens; keeps what came beside them for the forward that follows."""
         upstream: Any = super()
-        if self._told is not None:
+        if self._carried is not None:
             here = self._beside[: len(input_ids)].zero_()
             if multimodal_embeddings is not None and len(multimodal_embeddings) and is_multimodal is not None:
                 pairs = [_split(x) for x in multimodal_embeddings]
                 multimodal_embeddings = [embeddings for embeddings, _ in pairs]
-                beside = torch.cat([told for _, told in pairs])
+                beside = torch.cat([carried for _, carried in pairs])
                 here.masked_scatter_(is_multimodal.to(here.device)[:, None], beside)
         return upstream.embed_input_ids(input_ids, multimodal_embeddings, is_multimodal=is_multimodal)
 
@@ -246,37 +246,37 @@ class ToldModel:
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """vLLM's, with positions as `ToldRotary` reads them."""
+        """vLLM's, with positions as `SizedRotary` reads them."""
         upstream: Any = super()
-        if self._told is not None:
+        if self._carried is not None:
             count = positions.shape[-1]
-            told, beside = self._told[:, :count], self._beside[:count]
-            told[:-1] = positions + beside[:, 0]
-            told[-1] = beside[:, 1]
-            positions = told
+            carried, beside = self._carried[:, :count], self._beside[:count]
+            carried[:-1] = positions + beside[:, 0]
+            carried[-1] = beside[:, 1]
+            positions = carried
         return upstream.forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)
 
 
 def _split(carrying: Float[Tensor, "m c"]) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m 2"]]:
     """Embeddings, and what came beside them."""
     width = 2 * torch.float32.itemsize // carrying.dtype.itemsize
-    told = carrying[:, -width:].contiguous().view(torch.float32)
-    return copy_mm_embedding_modality(carrying, carrying[:, :-width]), told
+    carried = carrying[:, -width:].contiguous().view(torch.float32)
+    return copy_mm_embedding_modality(carrying, carrying[:, :-width]), carried
 
 
 def beside(method: Method, plan: Plan | None) -> Float[Tensor, "b m 2"] | None:
     """What comes with the embeddings of clips: how far each stands from the clip's first token, and its log size.
 
     Raises:
-        ValueError: for a method that is to be told and has no plan.
+        ValueError: for a method with corrections that has no plan.
     """
     if method.positions != "time" and not method.sizes:
         return None
     if plan is None:
         raise no_plan(method)
-    told = torch.zeros(plan.group.shape[0], plan.m, 2, dtype=torch.float32, device=plan.group.device)
+    carried = torch.zeros(plan.group.shape[0], plan.m, 2, dtype=torch.float32, device=plan.group.device)
     if method.positions == "time":
-        told[..., 0] = plan.centres()
+        carried[..., 0] = plan.centres()
     if method.sizes:
-        told[..., 1] = plan.sizes().log()
-    return told
+        carried[..., 1] = plan.sizes().log()
+    return carried

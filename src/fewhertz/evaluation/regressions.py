@@ -7,9 +7,10 @@ import re
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from fewhertz import results
-from fewhertz.curves import METRIC_NAMES, Cell, Group, decimals, finite, number
-from fewhertz.results import BASELINE, Record
+from fewhertz.evaluation import results
+from fewhertz.evaluation.curves import METRIC_NAMES, Group, Run, decimals, finite, number
+from fewhertz.evaluation.results import BASELINE
+from fewhertz.files import Record
 
 LONGEST = 2_000  # characters of a text on the page: differences take time that grows with the square
 REFERENCES = 20  # of a sample, that are tried
@@ -24,14 +25,14 @@ def cut(text: str, longest: int = LONGEST) -> str:
 
 
 def regressions(group: Group, most: int) -> tuple[Record | None, list[str]]:
-    """The samples of each cell that lost most against keep=1, by the main metric's score of a sample.
+    """The samples of each run that lost most against keep=1, by the main metric's score of a sample.
 
     Args:
         group: a task × model.
-        most: samples of a cell.
+        most: samples of a run.
 
     Returns:
-        For the page, with what its cells share held once (`None`: nothing to show), and what is wrong with files.
+        For the page, with what its runs share held once (`None`: nothing to show), and what is wrong with files.
     """
     if group.baseline is None:
         return None, []
@@ -40,13 +41,13 @@ def regressions(group: Group, most: int) -> tuple[Record | None, list[str]]:
     except ValueError as error:
         return None, [str(error)]
     shared: dict[str, Record] = {}
-    cells, wrong = [], []
-    for cell in group.cells:
+    runs, wrong = [], []
+    for run in group.runs:
         try:
-            cells.append(_regressions(cell, before, shared, most))
+            runs.append(_regressions(run, before, shared, most))
         except ValueError as error:
             wrong.append(str(error))
-    return ({"shared": shared, "cells": cells} if cells else None), wrong
+    return ({"shared": shared, "runs": runs} if runs else None), wrong
 
 
 def _by_row(file: Path, metric: str) -> dict[int, Record]:
@@ -59,13 +60,13 @@ def _by_row(file: Path, metric: str) -> dict[int, Record]:
             kept = {"id": str(line["id"]), "output": line["output"], "references": references}
             found[int(line["row"])] = kept | {"score": finite(line["scores"].get(metric))}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{file}, sample {place} is damaged ({error}): remove it and run its cell again") from None
+            raise ValueError(f"{file}, sample {place} is damaged ({error}): remove it and run its run again") from None
     return found
 
 
-def _regressions(cell: Cell, before: dict[int, Record], shared: dict[str, Record], most: int) -> Record:
-    sign = -1 if cell.scores[cell.main].higher_is_better else 1
-    after = _by_row(cell.file, cell.main)
+def _regressions(run: Run, before: dict[int, Record], shared: dict[str, Record], most: int) -> Record:
+    sign = -1 if run.scores[run.main].higher_is_better else 1
+    after = _by_row(run.file, run.main)
     losses = {
         row: sign * (one["score"] - before[row]["score"])
         for row, one in after.items()
@@ -73,8 +74,8 @@ def _regressions(cell: Cell, before: dict[int, Record], shared: dict[str, Record
     }
     worse = [row for row in sorted(losses, key=lambda row: (-losses[row], row)) if losses[row] > 0]
     better = sum(loss < 0 for loss in losses.values())
-    unit = cell.scores[cell.main].unit
-    digits = decimals(cell.main, unit)
+    unit = run.scores[run.main].unit
+    digits = decimals(run.main, unit)
     listed = []
     for row in worse[:most]:
         old, new = before[row], after[row]
@@ -90,14 +91,14 @@ def _regressions(cell: Cell, before: dict[int, Record], shared: dict[str, Record
         )
         entry["marks"][which] = _compare(old["references"][which], old["output"])[1]
         change = number(new["score"] - old["score"], digits, True)
-        amount = f"{METRIC_NAMES.get(cell.main, cell.main)} {change} "
+        amount = f"{METRIC_NAMES.get(run.main, run.main)} {change} "
         amount += f"({number(old['score'], digits)} → {number(new['score'], digits)}{unit and ' ' + unit})"
         listed.append([str(row), amount, which, missed, cut(new["output"]), marks])
     summary = f"{len(worse)} of {len(losses)} samples got worse than under {BASELINE}, {better} better, "
     summary += f"{len(losses) - len(worse) - better} stayed equal."
     if len(worse) > most:
         summary += f" The {most} worst, by the score of a sample:"
-    return {"spec": cut(cell.spec, 300), "summary": summary, "worst": listed}
+    return {"spec": cut(run.spec, 300), "summary": summary, "worst": listed}
 
 
 def _nearest(references: list[str], output: str) -> tuple[int, list[int], list[int]]:

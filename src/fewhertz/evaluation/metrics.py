@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -20,24 +19,13 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from fewhertz.cider import LONGEST, SIGMA, cider_d
+from fewhertz.errors import need
+from fewhertz.evaluation.cider import LONGEST, SIGMA, cider_d
 
 References = list[list[str]]  # of each sample, one text or several
 Stats = Float[np.ndarray, "n k"]
 
 WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo", "dz"})  # CER rather than WER
-
-
-def need(module: str, extra: str = "eval") -> Any:
-    """Import a module of an extra.
-
-    Raises:
-        ImportError: where it is not installed; says how to install it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ImportError(f"{module.partition('.')[0]} is not installed: pip install 'fewhertz[{extra}]'") from None
 
 
 def _version(package: str) -> str:
@@ -156,7 +144,7 @@ class Metric:
         """What has to be equal for two scores to be comparable: metric, normaliser, versions.
 
         Args:
-            references: what was measured; sacrebleu's signature tells how many a sample had.
+            references: what was measured; sacrebleu's signature says how many a sample had.
 
         Raises:
             ImportError: where a package of the `eval` extra is missing.
@@ -281,7 +269,7 @@ _CAPTION = re.compile(r"n't\b|'(?:s|m|d|re|ve|ll)\b|\d+(?:[.,]\d+)+|[^\W_]+?(?=n
 
 
 class Cider(Metric):
-    """CIDEr-D (Vedantam et al., CVPR 2015, arXiv 1411.5726): 0 to 10, the mean over samples (`fewhertz.cider`).
+    """CIDEr-D (Vedantam et al., CVPR 2015, arXiv 1411.5726): 0 to 10, the mean over samples (`cider`).
 
     Inverse document frequencies come from the references of all samples that are measured together, so rows of
     different sets cannot be mixed, and a set of one sample scores 0. Statistics: the sample's score.
@@ -426,8 +414,8 @@ def _published(local: str | None) -> Path:
             except FileNotFoundError:
                 folder = Path(fetch())
         except Exception as error:  # of many unrelated classes, over many lines
-            told = next(iter(str(error).splitlines()), "")
-            raise ValueError(f"neither from the Hub nor from its cache: {told or type(error).__name__}") from None
+            reason = next(iter(str(error).splitlines()), "")
+            raise ValueError(f"neither from the Hub nor from its cache: {reason or type(error).__name__}") from None
     for name, sha256 in _SHA256.items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}")
@@ -504,7 +492,7 @@ def interval(
         seed: of the draws: the same seed draws the same sets.
 
     Returns:
-        Its ends; NaN for fewer than two groups, which tell nothing of the spread.
+        Its ends; NaN for fewer than two groups, which say nothing of the spread.
     """
     (scores,) = _draw(metric, [stats], groups, draws, seed)
     return _ends(scores)

@@ -1,4 +1,4 @@
-"""What the LLM is told about compressed tokens: when they were, and how many tokens each of them stands for.
+"""Corrections: time positions (`+time`) and proportional attention (`+sizes`) for compressed tokens.
 
 When (`positions="time"`): a compressed token stands at the mean position of its members, and whatever follows it where
 it stood before, in the prompt and while decoding. Positions are fractions: the LLMs of all families turn them into
@@ -15,7 +15,7 @@ the model's own, and gradient checkpointing sees the mask as it sees any other. 
 variable and nothing of the model is changed, so threads may call one model at a time.
 
 On a CPU the mask costs a layer of 7B shape 1 % at prompts of up to 790 tokens, 7.5 % at 2,540 and nothing at decoding,
-no more than a padded batch's mask does (bench/told.py); on a GPU nothing at decoding, and in the prefill of long
+no more than a padded batch's mask does (bench/corrections.py); on a GPU nothing at decoding, and in the prefill of long
 prompts what the flash kernel would have saved (docs/gpu.md). A key with one more dimension, log s, against a query with
 a constant there, gives the same without a mask, but it has to enter the attention of every layer, and a padded batch
 needs a mask all the same.
@@ -39,13 +39,13 @@ from fewhertz.layout import ClipSpan, Trim
 from fewhertz.method import Method
 from fewhertz.plan import Plan
 
-_TOLD = "_fewhertz_told"  # attribute of a cache
+_LAYOUT = "_fewhertz_layout"  # attribute of a cache
 # The least float16: any autocast keeps it finite, and rows of padding free of NaN.
 _HIDDEN = -65504.0
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class PromptLayout:
     """A batch of compressed prompts as the LLM reads them. It stays with the cache that holds them.
 
     Args:
@@ -99,18 +99,18 @@ class Told:
         return torch.arange(past, past + count, device=ahead.device) + ahead
 
 
-def tell(
+def lay_out(
     method: Method,
     positions: Tensor,
     clips: list[ClipSpan],
     plans: Iterable[Plan | None],
     trim: Trim,
     mask: Tensor,
-) -> Told:
-    """Lay out what the LLM is told of a batch.
+) -> PromptLayout:
+    """Lay out a batch of compressed prompts.
 
     Args:
-        method: says which of the two it is told.
+        method: says which corrections apply.
         positions: of each token of the uncompressed prompts, (b, l) or (3, b, l), rising by 1 within a clip.
         clips: where the clips stand in the uncompressed prompts.
         plans: the plan of each.
@@ -122,7 +122,7 @@ def tell(
     """
     laid_out = trim.apply(mask.long(), 0)
     if method.positions == "packed" and not method.sizes:
-        return Told(laid_out, mask.shape[1])
+        return PromptLayout(laid_out, mask.shape[1])
     when = positions.to(torch.float32, copy=True)
     much = torch.zeros(positions.shape[-2:], device=positions.device)
     for clip, plan in zip(clips, plans, strict=True):
@@ -137,7 +137,7 @@ def tell(
     much = trim.apply(much, 0)
     axes = when if when.dim() == 3 else when[None]
     when = torch.stack([trim.apply(axis, 0) for axis in axes]).view(*when.shape[:-1], -1)
-    return Told(
+    return PromptLayout(
         laid_out,
         mask.shape[1],
         when if method.positions == "time" else None,
@@ -249,19 +249,19 @@ def sized(model: nn.Module, log_sizes: Float[Tensor, "b w"] | None) -> Iterator[
             _SIZES.reset(token)
 
 
-def remember(out: Any, told: Told) -> None:
-    """Leave with the cache in a model's output how the prompt in it was told."""
+def remember(out: Any, layout: PromptLayout) -> None:
+    """Leave with the cache in a model's output how the prompt in it is laid out."""
     from transformers import Cache
 
     for value in out.values() if isinstance(out, dict) else out:
         if isinstance(value, Cache):
-            setattr(value, _TOLD, told)
+            setattr(value, _LAYOUT, layout)
 
 
-def recall(cache: Any) -> Told | None:
+def recall(cache: Any) -> PromptLayout | None:
     """How the prompt in a cache was laid out, where it was compressed."""
-    told = getattr(cache, _TOLD, None)
-    if told is not None and not cache.get_seq_length():  # emptied, to be used anew
-        delattr(cache, _TOLD)
+    layout = getattr(cache, _LAYOUT, None)
+    if layout is not None and not cache.get_seq_length():  # emptied, to be used anew
+        delattr(cache, _LAYOUT)
         return None
-    return told
+    return layout

@@ -19,8 +19,8 @@ from tiny import AUDIO, DEVICE, PAD, TINY, cache_of, labels_of, prompts, with_ca
 from torch import Tensor, nn
 
 import fewhertz
+from fewhertz.corrections import sized
 from fewhertz.method import METHODS, Chain, Clip, Method
-from fewhertz.present import sized
 
 # peft asks transformers for a name that transformers has renamed
 pytestmark = [
@@ -133,7 +133,7 @@ def test_the_choice_shows_and_is_carried(qwen: Any, tmp_path: Any) -> None:
         last_logits(qwen, batch)
     assert (handle.last.positions, handle.last.sizes) == ("time", True)
     assert json.loads((tmp_path / "config.json").read_text())["audio_compression"] == {"method": SPEC}
-    assert open_checkpoint(tmp_path).worn == SPEC
+    assert open_checkpoint(tmp_path).method == SPEC
 
 
 def test_load_honours_the_choice(tmp_path: Any) -> None:

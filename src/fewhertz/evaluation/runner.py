@@ -1,4 +1,4 @@
-"""Model × method × task: ask every sample, measure, and write one result file a cell."""
+"""Model × method × task: ask every sample, measure, and write one result file a run."""
 
 from __future__ import annotations
 
@@ -25,27 +25,30 @@ import torch
 import transformers
 
 import fewhertz
-from fewhertz import audio, results
+from fewhertz import audio
 from fewhertz.adapter import Adapter, switch
 from fewhertz.adapter import read as read_adapter
 from fewhertz.attach import attached, compress, encode_once
-from fewhertz.checkpoint import Checkpoint, load, load_learned, open_checkpoint, weight_files
-from fewhertz.cost import dtype_of
+from fewhertz.checkpoint import Checkpoint, dtype_of, open_checkpoint, weights_sha256
+from fewhertz.errors import need, one_line
+from fewhertz.evaluation import results
+from fewhertz.evaluation.metrics import Metric, Stats, Unavailable, interval, paired
+from fewhertz.evaluation.results import BASELINE, RunFiles
 from fewhertz.families.base import Family
+from fewhertz.files import Journal, Record, differing, differs, held, read_journal
+from fewhertz.loading import load, load_learned
 from fewhertz.method import IDENTITY, NONE, Chain, parse
-from fewhertz.metrics import Metric, Stats, Unavailable, interval, need, paired
-from fewhertz.results import BASELINE, Cell, Journal, Record
-from fewhertz.run import answer, one_line, request, sample_rate, too_long
+from fewhertz.run import answer, request, sample_rate, too_long
 from fewhertz.tasks.base import Failed, Sample, Task
 
 SAY_EVERY = 10.0  # seconds between two lines of progress
 
 
 def specs(methods: Sequence[str], keeps: Sequence[str | Fraction] = ()) -> list[str]:
-    """The cells of a grid, the baseline first.
+    """The runs of a grid, the baseline first.
 
     Args:
-        methods: specs. One with a budget of its own (`pool@8Hz`), or whose count follows content, is a cell; each
+        methods: specs. One with a budget of its own (`pool@8Hz`), or one of variable length, is a run; each
             other is one at every keep.
         keeps: fractions kept.
 
@@ -67,7 +70,7 @@ class Outcome:
     """What an evaluation left.
 
     Attributes:
-        files: result files of all cells that have one, the baseline first.
+        files: result files of all runs that have one, the baseline first.
         errors: what went wrong, a line each: rows that failed, damaged files.
     """
 
@@ -96,7 +99,7 @@ def _process(cpu: bool) -> _Process:
 
 @dataclass(frozen=True)
 class _Setup:
-    """All that cells of one evaluation share."""
+    """All that the runs of one evaluation share."""
 
     task: Task
     metrics: list[Metric]
@@ -112,12 +115,14 @@ class _Setup:
 
     asked_for: list[Metric]  # metrics and absent ones
     absent: dict[str, str]  # why a metric is not measured
-    adapters: dict[Path, Adapter] = field(default_factory=dict)  # by the folder of their cells
+    adapters: dict[Path, Adapter] = field(default_factory=dict)  # by the folder of their runs
 
-    def named(self, place: Cell) -> Record:
-        worn = self.adapters.get(place.folder)
-        model = {} if worn is None else {"model": _with(self.identity["model"], worn), "adapter_sha256": worn.sha256}
-        return self.identity | model | {"method": place.spec, "revision": _revision(place.spec)}
+    def named(self, place: RunFiles) -> Record:
+        adapter = self.adapters.get(place.folder)
+        own: Record = {}
+        if adapter is not None:
+            own = {"model": _with(self.identity["model"], adapter), "adapter_sha256": adapter.sha256}
+        return self.identity | own | {"method": place.spec, "revision": _revision(place.spec)}
 
     @property
     def batches(self) -> list[list[Sample]]:
@@ -141,7 +146,7 @@ def _slices(items: list[Sample], size: int) -> Iterator[list[Sample]]:
 def evaluate(
     model: str | Path,
     task: Task,
-    cells: Sequence[str],
+    chosen: Sequence[str],
     out: str | Path = "results",
     *,
     limit: int | None = None,
@@ -154,16 +159,16 @@ def evaluate(
     adapters: Sequence[str | Path] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Run a task, greedily, on a model under each of several methods, and write a result file a cell.
+    """Run a task, greedily, on a model under each of several methods, and write a result file a run.
 
-    A batch is encoded once and asked under all cells. A cell whose result is there is skipped; one that was broken off
+    A batch is encoded once and asked under each. A run whose result is there is skipped; one that was broken off
     goes on at its next sample. Under `accelerate launch` the samples are shared among the processes, and the result is
     that of a single one.
 
     Args:
         model: a hub id, a directory, or `pocket`. A method that the checkpoint carries is taken off.
         task: what to ask.
-        cells: specs, canonical as from `specs`; the baseline runs in any case, first.
+        chosen: specs, canonical as from `specs`; the baseline runs in any case, first.
         out: folder of all results.
         limit: rows of the data, its first ones; `None`: all.
         batch_size: samples that run together.
@@ -173,7 +178,7 @@ def evaluate(
         seed: of the bootstrap.
         draws: of the bootstrap.
         adapters: directories of LoRA adapters. Each is evaluated on the model, in place of the model alone, under the
-            cells, or, where none is named but the baseline, under what it was trained with. Results call it
+            chosen ones, or, where none is named but the baseline, under what it was trained with. Results call it
             `model+name`, by the name of its directory; the baseline is the model without it.
         say: gets a line of text about how far it is, now and then.
 
@@ -184,35 +189,35 @@ def evaluate(
     """
     process = _process(device == "cpu" or not torch.cuda.is_available())
     checkpoint = open_checkpoint(model)
-    cells = list(dict.fromkeys([BASELINE, *cells]))
-    for spec in cells[1:]:
+    chosen = list(dict.fromkeys([BASELINE, *chosen]))
+    for spec in chosen[1:]:
         checkpoint.fit(spec)
     task = dataclasses.replace(task, limit=limit)
     setup = _setup(model, checkpoint, task, batch_size, max_new_tokens, dtype, seed, draws, process, say)
-    places = [results.cell(Path(out), task.label, _name(model), spec) for spec in cells]
+    places = [results.run_files(Path(out), task.label, _name(model), spec) for spec in chosen]
     if adapters:
         places = places[:1]
-        for worn in map(read_adapter, adapters):
-            own = _cells_of(worn, checkpoint, cells[1:])
-            mine = [results.cell(Path(out), task.label, _with(_name(model), worn), spec) for spec in own]
-            if setup.adapters.setdefault(mine[0].folder, worn) is not worn:
-                raise ValueError(f"two adapters are called {worn.name}: results are named by an adapter's directory")
+        for adapter in map(read_adapter, adapters):
+            own = _specs_of(adapter, checkpoint, chosen[1:])
+            mine = [results.run_files(Path(out), task.label, _with(_name(model), adapter), spec) for spec in own]
+            if setup.adapters.setdefault(mine[0].folder, adapter) is not adapter:
+                raise ValueError(f"two adapters are called {adapter.name}: results are named by an adapter's directory")
             places += mine
     errors = [failed.error for failed in setup.failed]
     # one process holds for all that accelerate has started
-    with results.held(place.folder for place in places) if process.index == 0 else contextlib.nullcontext():
+    with held(place.folder for place in places) if process.index == 0 else contextlib.nullcontext():
         if process.index == 0:
             errors += [error for place in places if (error := _set_aside(place))]
         process.wait()
         todo = [place for place in places if not _there(place, setup)]
-        _tell_older([place for place in places if place not in todo], say)
+        _warn_of_older([place for place in places if place not in todo], say)
         if todo:
             net, processor = load(model, device=device or process.device, dtype=dtype)
-            if (wearing := attached(net)) is not None:
-                wearing.remove()
+            if (handle := attached(net)) is not None:
+                handle.remove()
             wrapped = net
-            for worn in setup.adapters.values():
-                wrapped = worn.put_on(wrapped)  # in place: net wears it too
+            for adapter in setup.adapters.values():
+                wrapped = adapter.add_to(wrapped)  # in place: net has it too
             if setup.adapters:
                 _refuse_adapted_encoder(net)
             _run(net, processor, checkpoint.family, todo, setup)
@@ -226,14 +231,14 @@ def evaluate(
     return Outcome([place.file for place in places if place.file.exists()], list(dict.fromkeys(errors)))
 
 
-def _cells_of(worn: Adapter, checkpoint: Checkpoint, cells: list[str]) -> list[str]:
-    """The cells of an adapter, with a warning where it was trained for others."""
-    if not cells:
-        worn.choose(checkpoint, None)
-        return specs(worn.methods)[1:] or [BASELINE]
-    for spec in cells:
-        worn.choose(checkpoint, spec)
-    return cells
+def _specs_of(adapter: Adapter, checkpoint: Checkpoint, chosen: list[str]) -> list[str]:
+    """The specs of an adapter, with a warning where it was trained for others."""
+    if not chosen:
+        adapter.choose(checkpoint, None)
+        return specs(adapter.methods)[1:] or [BASELINE]
+    for spec in chosen:
+        adapter.choose(checkpoint, spec)
+    return chosen
 
 
 def _refuse_adapted_encoder(net: Any) -> None:
@@ -247,8 +252,8 @@ def _refuse_adapted_encoder(net: Any) -> None:
             raise ValueError(f"an adapter acts outside the LLM, on {name}: merge it (fewhertz merge), evaluate that")
 
 
-def _with(model: str, worn: Adapter) -> str:
-    return f"{model}+{worn.name}"
+def _with(model: str, adapter: Adapter) -> str:
+    return f"{model}+{adapter.name}"
 
 
 def _name(model: str | Path) -> str:
@@ -305,15 +310,6 @@ def _setup(
     return _Setup(task, metrics, samples, failed, identity, *how, asked_for, absent)
 
 
-def weights_sha256(checkpoint: Checkpoint) -> str:
-    """SHA-256 of a model's weights: of its file, or of the hashes of its files, one a line, where there are several."""
-    hashes = []
-    for name in weight_files(checkpoint.directory):
-        with (checkpoint.directory / name).open("rb") as file:
-            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
 def audio_sha256(samples: Sequence[Sample]) -> str:
     """SHA-256 of the audio of samples: of the hashes of their files, one a line, as they are on the disk."""
     hashes = []
@@ -327,8 +323,8 @@ def audio_sha256(samples: Sequence[Sample]) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _set_aside(place: Cell) -> str | None:
-    """Move a damaged result out of the way, so that its cell runs again; says so."""
+def _set_aside(place: RunFiles) -> str | None:
+    """Move a damaged result out of the way, so that it is measured again; says so."""
     if not place.file.exists():
         return None
     try:
@@ -336,24 +332,24 @@ def _set_aside(place: Cell) -> str | None:
     except ValueError as error:
         kept = place.file.with_name(f"{place.file.name}.damaged")
         place.file.replace(kept)
-        return f"{str(error).partition(': remove')[0]}: moved to {kept.name}, its cell runs again"
+        return f"{str(error).partition(': remove')[0]}: moved to {kept.name}, it is measured again"
     return None
 
 
-def _there(place: Cell, setup: _Setup) -> bool:
+def _there(place: RunFiles, setup: _Setup) -> bool:
     if not place.file.exists():
         return False
     old, new = results.read(place.file)["identity"], setup.named(place)
     # one with a metric that is absent now is as good
-    if results.differing(old, new) and results.differing(old, new | {"metrics": list(map(repr, setup.asked_for))}):
+    if differing(old, new) and differing(old, new | {"metrics": list(map(repr, setup.asked_for))}):
         raise ValueError(
-            f"{place.file} is there with {results.differs(old, new)}: remove it, or choose another folder with --out"
+            f"{place.file} is there with {differs(old, new)}: remove it, or choose another folder with --out"
         )
     return True
 
 
-def _tell_older(places: list[Cell], say: Callable[[str], None]) -> None:
-    """Results of versions that did not compare audio are taken, and told."""
+def _warn_of_older(places: list[RunFiles], say: Callable[[str], None]) -> None:
+    """Results of versions that did not compare audio are taken, with a warning."""
     older = [place.file for place in places if "audio_sha256" not in results.read(place.file)["identity"]]
     if older:
         more = f" and {len(older) - 1} more" if older[1:] else ""
@@ -402,12 +398,12 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _run(net: Any, processor: Any, family: Family, todo: list[Cell], setup: _Setup) -> None:
-    """Ask what has not been asked yet, batch by batch, each under all cells that lack some of it."""
+def _run(net: Any, processor: Any, family: Family, todo: list[RunFiles], setup: _Setup) -> None:
+    """Ask what has not been asked yet, batch by batch, each under all methods that lack some of it."""
     process = setup.process
     done = {place: {record["row"] for record in _records(place, setup)} for place in todo}
 
-    def lacking(batch: list[Sample]) -> list[Cell]:
+    def lacking(batch: list[Sample]) -> list[RunFiles]:
         return [place for place in todo if any(sample.row not in done[place] for sample in batch)]
 
     mine = [batch for batch in setup.batches if lacking(batch)][process.index :: process.count]
@@ -426,37 +422,37 @@ def _run(net: Any, processor: Any, family: Family, todo: list[Cell], setup: _Set
     process.wait()
 
 
-def _records(place: Cell, setup: _Setup) -> list[Record]:
-    """What all processes have done of a cell, in the order of the data."""
-    found = [r for file in place.partials() for r in results.read_journal(file, setup.named(place))]
+def _records(place: RunFiles, setup: _Setup) -> list[Record]:
+    """What all processes have done of a run, in the order of the data."""
+    found = [r for file in place.partials() for r in read_journal(file, setup.named(place))]
     return sorted(found, key=lambda record: record["row"])
 
 
 def _ask(
-    net: Any, processor: Any, family: Family, batch: list[Sample], cells: list[Cell], setup: _Setup
-) -> Iterator[tuple[Cell, list[Record]]]:
-    """Of each cell, a record of each sample: what the model said, or why it said nothing."""
-    unheard: dict[int, Record] = {}
-    heard: list[tuple[Sample, np.ndarray]] = []
+    net: Any, processor: Any, family: Family, batch: list[Sample], chosen: list[RunFiles], setup: _Setup
+) -> Iterator[tuple[RunFiles, list[Record]]]:
+    """Of each run, a record of each sample: what the model said, or why it said nothing."""
+    unread: dict[int, Record] = {}
+    with_audio: list[tuple[Sample, np.ndarray]] = []
     for sample in batch:
         try:
-            heard.append((sample, _wave(sample, sample_rate(processor), family)))
+            with_audio.append((sample, _wave(sample, sample_rate(processor), family)))
         except (OSError, ValueError) as error:
-            unheard[sample.row] = _error(sample, error, setup)
-    scored = any("scores" in parse(place.spec).needs for place in cells if place.spec != BASELINE)
+            unread[sample.row] = _error(sample, error, setup)
+    scored = any("scores" in parse(place.spec).needs for place in chosen if place.spec != BASELINE)
     with encode_once(net, scored):
-        together = _Asked(net, processor, heard, setup)
-        for place in cells:
-            worn = setup.adapters.get(place.folder)
+        together = _Asked(net, processor, with_audio, setup)
+        for place in chosen:
+            adapter = setup.adapters.get(place.folder)
             if setup.adapters:
-                switch(net, worn)
-            # what wears nothing encodes anew: adapters take the way of keep=1, which is exact
-            spec = IDENTITY if place.spec == BASELINE and worn is not None else place.spec
+                switch(net, adapter)
+            # a model without a method encodes anew: adapters take the way of keep=1, which is exact
+            spec = IDENTITY if place.spec == BASELINE and adapter is not None else place.spec
             handle = None if spec == BASELINE else compress(net, spec)
             try:
-                if handle is not None and worn is not None:
-                    load_learned(handle, [worn.directory], carried=True)
-                records = unheard | together.ask()
+                if handle is not None and adapter is not None:
+                    load_learned(handle, [adapter.directory], carried=True)
+                records = unread | together.ask()
             finally:
                 if handle is not None:
                     handle.remove()
@@ -466,27 +462,27 @@ def _ask(
 class _Asked:
     """Samples that are asked together, or one by one where that fails; their features are made once."""
 
-    def __init__(self, net: Any, processor: Any, heard: list[tuple[Sample, np.ndarray]], setup: _Setup) -> None:
+    def __init__(self, net: Any, processor: Any, with_audio: list[tuple[Sample, np.ndarray]], setup: _Setup) -> None:
         self.net = net
         self.processor = processor
-        self.heard = heard
+        self.with_audio = with_audio
         self.setup = setup
 
     @functools.cached_property
     def inputs(self) -> Any:
-        prompts = [sample.prompt for sample, _ in self.heard if sample.prompt is not None]
-        waves = [wave for _, wave in self.heard]
+        prompts = [sample.prompt for sample, _ in self.with_audio if sample.prompt is not None]
+        waves = [wave for _, wave in self.with_audio]
         return request(self.processor, waves, prompts or None).to(self.net.device, self.net.dtype)
 
     @functools.cached_property
     def alone(self) -> list[_Asked]:
-        return [_Asked(self.net, self.processor, [one], self.setup) for one in self.heard]
+        return [_Asked(self.net, self.processor, [one], self.setup) for one in self.with_audio]
 
     def ask(self) -> dict[int, Record]:
         """A record of each sample, by row."""
-        if not self.heard:
+        if not self.with_audio:
             return {}
-        transcript = self.heard[0][0].prompt is None
+        transcript = self.with_audio[0][0].prompt is None
         _reset_peak(self.net)
         try:
             said = answer(
@@ -497,8 +493,8 @@ class _Asked:
                 max_new_tokens=self.setup.max_new_tokens,
             )
         except Exception as error:  # of any kind: out of memory, a model's own checks
-            if len(self.heard) == 1:
-                sample = self.heard[0][0]
+            if len(self.with_audio) == 1:
+                sample = self.with_audio[0][0]
                 return {sample.row: _error(sample, error, self.setup)}
             return {row: record for one in self.alone for row, record in one.ask().items()}
         peak = _peak(self.net)
@@ -511,7 +507,7 @@ class _Asked:
                 **{key: value for key, value in dataclasses.asdict(reply).items() if key != "text"},
                 "peak_memory": peak,
             }
-            for (sample, wave), reply in zip(self.heard, said, strict=True)
+            for (sample, wave), reply in zip(self.with_audio, said, strict=True)
         }
 
 
@@ -528,8 +524,8 @@ def _wave(sample: Sample, rate: int, family: Family) -> np.ndarray:
     return audio.load(source, rate)
 
 
-def _finish(net: Any, checkpoint: Checkpoint, place: Cell, baseline: Cell, setup: _Setup) -> list[str]:
-    """Measure a cell and write it; its journals go. Returns the errors of its rows."""
+def _finish(net: Any, checkpoint: Checkpoint, place: RunFiles, baseline: RunFiles, setup: _Setup) -> list[str]:
+    """Measure a run and write it; its journals go. Returns the errors of its rows."""
     records = _records(place, setup)
     by_row = {sample.row: sample for sample in setup.samples}
     answered = [record for record in records if "error" not in record]
@@ -572,8 +568,8 @@ def _measure(metric: Metric, samples: list[Sample], outputs: list[str]) -> Stats
 
 
 def _differences(
-    place: Cell,
-    baseline: Cell,
+    place: RunFiles,
+    baseline: RunFiles,
     setup: _Setup,
     samples: list[Sample],
     outputs: list[str],
@@ -625,7 +621,7 @@ def _sample_line(sample: Sample, record: Record, measured: dict[str, tuple[Metri
 def _result(
     net: Any,
     checkpoint: Checkpoint,
-    place: Cell,
+    place: RunFiles,
     setup: _Setup,
     answered: list[Record],
     errors: list[str],
@@ -638,7 +634,7 @@ def _result(
         for key in ("audio_seconds", "before", "after", "new_tokens", "encode", "prefill", "decode")
     }
     cuda = net.device.type == "cuda"
-    worn = setup.adapters.get(place.folder)
+    adapter = setup.adapters.get(place.folder)
     return {
         "format": results.FORMAT,
         "identity": setup.named(place),
@@ -646,10 +642,10 @@ def _result(
         "task_name": task.name,
         "task_version": task.version,
         "citation": task.citation,
-        # a folder of somebody's machine tells nobody else anything
+        # a folder of somebody's machine says nothing to others
         "data": Path(task.source()).name if Path(task.source()).is_absolute() else task.source(),
         "model": setup.named(place)["model"],
-        "adapter": None if worn is None else {"sha256": worn.sha256, "trained_with": worn.methods},
+        "adapter": None if adapter is None else {"sha256": adapter.sha256, "trained_with": adapter.methods},
         "family": checkpoint.family.name,
         "weights_sha256": setup.identity["weights_sha256"],
         "method": place.spec,
@@ -711,7 +707,7 @@ def _reset_peak(net: Any) -> None:
 
 
 def _peak(net: Any) -> int | None:
-    """Bytes at most since the last reset; `None` where the system does not tell."""
+    """Bytes at most since the last reset; `None` where the system does not say."""
     if net.device.type == "cuda":
         return torch.cuda.max_memory_allocated(net.device)
     try:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fewhertz import results
-from fewhertz.metrics import need
-from fewhertz.results import BASELINE, Record
+from fewhertz.errors import need
+from fewhertz.evaluation import results
+from fewhertz.evaluation.results import BASELINE
+from fewhertz.files import Record
 
 # after Okabe and Ito, contrast to the page at least 3:1, told apart under each kind of colour vision; with markers and
 # dashes every line differs from any other in more than its colour
@@ -48,7 +49,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """What a result file says, checked.
 
     Attributes:
@@ -93,17 +94,17 @@ def line_is_random(line: str) -> bool:
 
 @dataclass
 class Group:
-    """All cells of a task × model, the baseline apart."""
+    """All runs of a task × model, the baseline apart."""
 
     task: str
     model: str
-    cells: list[Cell] = field(default_factory=list)
-    baseline: Cell | None = None
+    runs: list[Run] = field(default_factory=list)
+    baseline: Run | None = None
 
     @property
-    def whole(self) -> list[Cell]:
-        """The baseline, and the cells by falling rate."""
-        return ([self.baseline] if self.baseline else []) + self.cells
+    def whole(self) -> list[Run]:
+        """The baseline, and the runs by falling rate."""
+        return ([self.baseline] if self.baseline else []) + self.runs
 
     @property
     def main(self) -> str:
@@ -113,19 +114,19 @@ class Group:
     @property
     def metrics(self) -> list[str]:
         """All metrics, the main one first."""
-        return list(dict.fromkeys([self.main, *(name for cell in self.whole for name in cell.scores)]))
+        return list(dict.fromkeys([self.main, *(name for run in self.whole for name in run.scores)]))
 
     @property
     def lines(self) -> list[str]:
         """Its methods without their budgets."""
-        return sorted({cell.line for cell in self.cells})
+        return sorted({run.line for run in self.runs})
 
-    def prefill_ratio(self, cell: Cell) -> float | None:
+    def prefill_ratio(self, run: Run) -> float | None:
         """Prefill time over that at keep=1; `None` where they were not timed alike."""
         base = self.baseline
-        if base is None or base.prefill <= 0 or cell.timed_on != base.timed_on:
+        if base is None or base.prefill <= 0 or run.timed_on != base.timed_on:
             return None
-        return cell.prefill / base.prefill
+        return run.prefill / base.prefill
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ class Curve:
     metric: str
     unit: str
     higher_is_better: bool
-    baseline: Cell | None
-    lines: dict[str, list[Cell]]
+    baseline: Run | None
+    lines: dict[str, list[Run]]
     beaten: dict[str, int]
 
     @property
@@ -156,13 +157,13 @@ class Curve:
         """Where to look on the y axis."""
         return "higher is better" if self.higher_is_better else "lower is better"
 
-    def whole(self, line: str) -> list[Cell]:
+    def whole(self, line: str) -> list[Run]:
         """A line's points from the baseline on: there every method is the identity."""
         return ([self.baseline] if self.baseline else []) + self.lines[line]
 
     def shown(self) -> list[str]:
         """The lines to look at first: with a Pareto point, pool, random, and up to `FEW` in all the least beaten."""
-        least = {line: min(self.beaten[cell.spec] for cell in cells) for line, cells in self.lines.items()}
+        least = {line: min(self.beaten[run.spec] for run in runs) for line, runs in self.lines.items()}
         first = [line for line in self.lines if line == "pool" or line_is_random(line) or not least[line]]
         others = sorted(self.lines.keys() - set(first), key=lambda line: (least[line], line))
         chosen = {*first, *others[: max(0, FEW - len(first))]}
@@ -170,8 +171,8 @@ class Curve:
 
     def y_limits(self) -> tuple[float, float]:
         """Of the axis: all scores and intervals, and a little room."""
-        cells = [cell for line in self.lines.values() for cell in line]
-        found = [cell.scores[self.metric] for cell in cells + ([self.baseline] if self.baseline else [])]
+        runs = [run for line in self.lines.values() for run in line]
+        found = [run.scores[self.metric] for run in runs + ([self.baseline] if self.baseline else [])]
         values = [v for s in found for v in (s.value, *s.ends) if v is not None]
         low, high = min(values), max(values)
         room = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
@@ -179,7 +180,7 @@ class Curve:
 
     def x_limits(self) -> tuple[float, float]:
         """Of the axis, in Hz."""
-        rates = [cell.rate for cell in self.group.whole]
+        rates = [run.rate for run in self.group.whole]
         return min(rates) / 1.12, max(rates) * 1.12
 
     def x_ticks(self, width: float, gap: float) -> list[float]:
@@ -190,11 +191,11 @@ class Curve:
             gap: between two labels, in the same unit.
         """
         low, high = self.x_limits()
-        whole = max(cell.rate / cell.kept for cell in self.group.whole)
+        whole = max(run.rate / run.kept for run in self.group.whole)
         scale = width / math.log(high / low)
         ticks: list[float] = []
         for tick in (whole / divisor for divisor in _DIVISORS):
-            near = any(abs(math.log(tick / cell.rate)) < 0.05 for cell in self.group.whole)
+            near = any(abs(math.log(tick / run.rate)) < 0.05 for run in self.group.whole)
             if near and all(abs(math.log(tick / other)) * scale >= gap for other in ticks):
                 ticks.append(tick)
         return sorted(ticks) or [low * 1.12, high / 1.12]
@@ -228,21 +229,21 @@ def styles(groups: Iterable[Group]) -> dict[str, int]:
     several = list(groups)
     curves = [one for group in several if (one := curve(group, group.main))]
     first = {line for one in curves for line in one.shown()}
-    lines = sorted({cell.line for group in several for cell in group.cells}, key=lambda line: (line not in first, line))
+    lines = sorted({run.line for group in several for run in group.runs}, key=lambda line: (line not in first, line))
     plain = [line for line in lines if not line_is_random(line)]
     return {line: plain.index(line) if line in plain else -1 for line in lines}
 
 
 def curve(group: Group, metric: str) -> Curve | None:
-    """One metric of a group; `None` where no cell has a score in it."""
-    there = [cell for cell in group.whole if metric in cell.scores and cell.scores[metric].value is not None]
+    """One metric of a group; `None` where no run has a score in it."""
+    there = [run for run in group.whole if metric in run.scores and run.scores[metric].value is not None]
     if not there:
         return None
     score = there[0].scores[metric]
-    lines: dict[str, list[Cell]] = {}
-    for cell in there:
-        if cell is not group.baseline:
-            lines.setdefault(cell.line, []).append(cell)
+    lines: dict[str, list[Run]] = {}
+    for run in there:
+        if run is not group.baseline:
+            lines.setdefault(run.line, []).append(run)
     baseline = group.baseline if group.baseline in there else None
     return Curve(
         group,
@@ -255,16 +256,16 @@ def curve(group: Group, metric: str) -> Curve | None:
     )
 
 
-def _beaten(cells: Sequence[Cell], metric: str, higher_is_better: bool) -> dict[str, int]:
-    def quality(cell: Cell) -> float:
-        value = cell.scores[metric].value
+def _beaten(runs: Sequence[Run], metric: str, higher_is_better: bool) -> dict[str, int]:
+    def quality(run: Run) -> float:
+        value = run.scores[metric].value
         assert value is not None
         return value if higher_is_better else -value
 
-    marks = [(cell.rate, quality(cell)) for cell in cells]
+    marks = [(run.rate, quality(run)) for run in runs]
     return {
-        cell.spec: sum(r <= rate and q >= good and (r, q) != (rate, good) for r, q in marks)
-        for cell, (rate, good) in zip(cells, marks, strict=True)
+        run.spec: sum(r <= rate and q >= good and (r, q) != (rate, good) for r, q in marks)
+        for run, (rate, good) in zip(runs, marks, strict=True)
     }
 
 
@@ -281,38 +282,38 @@ def groups(root: str | Path) -> tuple[list[Group], list[str]]:
     gathered: dict[tuple[str, str], Group] = {}
     for file, result in found:
         try:
-            cell = _cell(file, result)
+            run = _run(file, result)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            wrong.append(f"{file} is damaged ({type(error).__name__}: {error}): remove it and run its cell again")
+            wrong.append(f"{file} is damaged ({type(error).__name__}: {error}): remove it and run it again")
             continue
-        group = gathered.setdefault((cell.task, cell.model), Group(cell.task, cell.model))
-        if cell.spec == BASELINE:
-            group.baseline = cell
+        group = gathered.setdefault((run.task, run.model), Group(run.task, run.model))
+        if run.spec == BASELINE:
+            group.baseline = run
         else:
-            group.cells.append(cell)
+            group.runs.append(run)
     if not gathered and wrong:
         raise ValueError(f"no result can be read: {wrong[0]} ({len(wrong)} in all)")
     if not gathered:
         raise ValueError(f"{root} has no results (task/model/method.json): run fewhertz eval --out {root} first")
     for group in gathered.values():
-        group.cells.sort(key=_order)
+        group.runs.sort(key=_order)
         if group.baseline is None:  # of a model with an adapter it is the model alone
             alone = gathered.get((group.task, group.model.rpartition("+")[0]))
             group.baseline = alone.baseline if alone else None
         if group.baseline is None:
-            where = group.cells[0].file.parent
+            where = group.runs[0].file.parent
             wrong.append(f"{where} has no result of the baseline {BASELINE}: run its fewhertz eval again")
     return list(gathered.values()), wrong
 
 
-def _order(cell: Cell) -> tuple[float, float, str]:
+def _order(run: Run) -> tuple[float, float, str]:
     """By falling rate, the best first among those of one rate; rates of one budget differ by rounding."""
-    score = cell.scores[cell.main]
+    score = run.scores[run.main]
     value = math.inf if score.value is None else -score.value if score.higher_is_better else score.value
-    return -round(cell.rate, 1), value, cell.spec
+    return -round(run.rate, 1), value, run.spec
 
 
-def _cell(file: Path, result: Record) -> Cell:
+def _run(file: Path, result: Record) -> Run:
     tokens, peak = result["audio_tokens"], result["peak_memory"]
     scores = {str(name): _score(one) for name, one in result["scores"].items()}
     main = str(result["metric"])
@@ -320,7 +321,7 @@ def _cell(file: Path, result: Record) -> Cell:
         raise ValueError(f"no score {main!r}")
     memory = finite(peak["bytes"])
     timed = {key: result[key] for key in ("hardware", "batch_size", "processes", "attention", "n", "audio_seconds")}
-    return Cell(
+    return Run(
         file,
         str(result["task"]),
         str(result["model"]),
@@ -471,19 +472,19 @@ def _panel(axis: Any, one: Curve, shown: list[str], numbers: dict[str, int], han
 
     name = one.metric
     for line in shown:
-        number, cells = numbers[line], one.whole(line)
+        number, runs = numbers[line], one.whole(line)
         grey = number < 0
         colour = GREY if grey else COLOURS[number % len(COLOURS)]
-        rates, values = [c.rate for c in cells], [c.scores[name].value for c in cells]
-        ends = [(c.rate, *c.scores[name].ends) for c in cells if None not in c.scores[name].ends]
+        rates, values = [c.rate for c in runs], [c.scores[name].value for c in runs]
+        ends = [(c.rate, *c.scores[name].ends) for c in runs if None not in c.scores[name].ends]
         style = "-" if grey else DASHES[number // len(COLOURS) % len(DASHES)]
         (drawn,) = axis.plot(rates, values, color=colour, lw=1.2, ls=style, zorder=2)
         if ends:
             axis.fill_between(*zip(*ends, strict=True), color=colour, alpha=0.1, lw=0, zorder=1)
         marker = "o" if grey else MARKERS[number % len(MARKERS)]
-        for cell in one.lines[line]:
-            fill = "white" if one.beaten[cell.spec] else colour
-            axis.plot(cell.rate, cell.scores[name].value, marker, ms=5, mfc=fill, mec=colour, mew=1.1, zorder=3)
+        for run in one.lines[line]:
+            fill = "white" if one.beaten[run.spec] else colour
+            axis.plot(run.rate, run.scores[name].value, marker, ms=5, mfc=fill, mec=colour, mew=1.1, zorder=3)
         handles.setdefault(line, _handle(drawn, marker, colour, style))
     if one.baseline is not None:
         value = one.baseline.scores[name].value

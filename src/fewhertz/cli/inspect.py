@@ -1,0 +1,324 @@
+"""What there is to look at: `methods`, `inspect`, `show`, `demo`, `sample`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import fewhertz
+from fewhertz.cli.shared import (
+    DEVICE,
+    IMPORT,
+    JSON,
+    METHOD,
+    MODEL,
+    THE_METHOD,
+    BadUsage,
+    bad_usage,
+    check_out,
+    command,
+    complaint,
+    import_modules,
+    print_table,
+    quiet,
+    say,
+)
+
+if TYPE_CHECKING:
+    from fewhertz.cost import Cost
+
+
+def method_rows() -> list[dict[str, Any]]:
+    """What there is to know about each method, from the registry."""
+    import fewhertz.methods  # noqa: F401
+    from fewhertz.method import METHODS, RECOMMENDED, Method
+
+    common = {f.name: f.default for f in dataclasses.fields(Method)}
+    rows = []
+    for name, cls in sorted(METHODS.items()):
+        own = [f for f in dataclasses.fields(cls) if f.name not in common or f.default != common[f.name]]
+        paragraph = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+        rows.append(
+            {
+                "name": name,
+                "fixed_budget": cls.fixed_budget,
+                "needs": sorted(cls.needs),
+                "parameters": {f.name: f"{f.default}{f.metadata.get('unit', '')}" for f in own},
+                "summary": re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph)[0],
+                "recommended": name == RECOMMENDED.partition("+")[0],
+            }
+        )
+    return rows
+
+
+def methods_markdown() -> str:
+    """The methods as a table for README and docs."""
+    lines = ["| method | budget | needs | parameters | what it does |", "|---|---|---|---|---|"]
+    for row in method_rows():
+        cells = [f"`{row['name']}`", *_cells(row, "`{}={}`"), row["summary"].replace("|", "\\|")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any], parameter: str) -> list[str]:
+    return [
+        "fixed" if row["fixed_budget"] else "variable",
+        ", ".join(row["needs"]) or "–",
+        ", ".join(parameter.format(k, v) for k, v in row["parameters"].items()) or "–",
+    ]
+
+
+@command(epilog="fewhertz methods\n\nfewhertz methods --json | jq .name\n\nfewhertz methods --import my_method.py")
+def methods(
+    as_json: JSON = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table of the README.")] = False,
+    modules: IMPORT = None,
+) -> None:
+    """List the methods: budget, needs, parameters with their defaults. The recommended one is marked."""
+    from fewhertz.method import RECOMMENDED
+
+    import_modules(modules)
+    if as_json:
+        for row in method_rows():
+            print(json.dumps(row, ensure_ascii=False))
+    elif markdown:
+        print(methods_markdown())
+    else:
+        print_table(
+            ["method", "budget", "needs", "parameters", "what it does"],
+            [[row["name"] + " *" * row["recommended"], *_cells(row, "{}={}"), row["summary"]] for row in method_rows()],
+        )
+        name, _, corrections = RECOMMENDED.partition("+")
+        print(f"* recommended: {name}@keep=1/2+{corrections}; {name} alone where an engine has no corrections")
+
+
+@command(epilog="fewhertz sample clips\n\nfewhertz eval pocket --task clips/samples.jsonl --method pool@keep=1/2")
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")] = Path("samples"),
+) -> None:
+    """Copy the clips that come with pocket, and a list of what is said in them, into a folder."""
+    import shutil
+
+    from fewhertz.pocket import path
+
+    with bad_usage():
+        folder.mkdir(parents=True, exist_ok=True)
+        files = sorted((path() / "samples").iterdir())
+        for file in files:
+            if (folder / file.name).exists() and (folder / file.name).read_bytes() != file.read_bytes():
+                raise ValueError(f"{folder / file.name} is there and is another file: name another folder")
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+    print(f"{len(files) - 1} clips and samples.jsonl in {folder}", file=sys.stderr)
+
+
+@command(
+    epilog='fewhertz inspect Qwen/Qwen2-Audio-7B-Instruct speech.wav --method "pool@8Hz" --memory 24GB\n\n'
+    'fewhertz inspect pocket 30s --method "ltbm@keep=1/3" --context 512'
+)
+def inspect(
+    model: MODEL,
+    files: Annotated[
+        list[str], typer.Argument(metavar="AUDIO", help="Audio files, or lengths such as 90s.", show_default=False)
+    ],
+    method: METHOD = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tokens that fit; default: what the model was made for.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory for weights and cache, as 24GB.")] = None,
+    as_json: JSON = False,
+    modules: IMPORT = None,
+) -> None:
+    """Say what audio costs a model, with and without a method. Reads no weights."""
+    import_modules(modules)
+    with bad_usage():
+        from fewhertz.checkpoint import load_processor, open_checkpoint
+        from fewhertz.cost import cost, parse_bytes, weight_bytes
+
+        room = None if memory is None else parse_bytes(memory)
+        if method is not None:
+            fewhertz.parse(method)
+        quiet()
+        checkpoint = open_checkpoint(model, weights=False)
+        spec = checkpoint.method if method is None else method
+        fitted = None if spec is None else checkpoint.fit(spec)
+        processor = load_processor(checkpoint)
+        weights = weight_bytes(checkpoint)
+        text = checkpoint.config.get_text_config()
+        trained = getattr(text, "max_position_embeddings", None)
+        # --context may be less than the model was made for, and more where positions are stretched
+        longest, reach = context or trained, max(context or 0, trained or 0) or None
+
+    failed = False
+    found: list[tuple[str, Cost]] = []
+    for name in files:
+        try:
+            found.append((name, cost(checkpoint, processor, fitted, _seconds(name))))
+        except (OSError, ValueError) as error:
+            say(complaint(name, str(error)))
+            failed = True
+    shown = None if spec is None else str(fewhertz.parse(spec))
+    if as_json:
+        for name, one in found:
+            print(json.dumps(_cost_json(name, shown, one, weights, longest, reach, room), ensure_ascii=False))
+    elif found:
+        _print_costs(found, shown, weights, longest, reach, room)
+    if failed:
+        raise typer.Exit(2)
+
+
+def _seconds(name: str) -> float:
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)s", name)
+    if match and not Path(name).exists():
+        if not float(match[1]) > 0:
+            raise ValueError("a length is above 0 s")
+        return float(match[1])
+    from fewhertz import audio
+
+    return audio.duration(Path(name))
+
+
+def _cost_json(
+    name: str, spec: str | None, one: Cost, weights: int, longest: int | None, reach: int | None, room: int | None
+) -> dict[str, Any]:
+    fits = one.fits(longest, reach)
+    fits_memory = None if room is None else [None if k is None else weights + k <= room for k in one.kv]
+    pairs = {
+        "audio_tokens": (one.before, one.after),
+        "rate_hz": one.rate,
+        "context": one.context,
+        "positions": one.positions,
+        "prefill_flops": one.flops,
+        "kv_bytes": one.kv,
+        "fits_context": [fitting for fitting, _ in fits],
+        "binds": [limit for _, limit in fits],
+        "fits_memory": fits_memory or (None, None),
+    }
+    line: dict[str, Any] = {"file": name, "method": spec, "seconds": round(one.seconds, 3), "prompt_tokens": one.prompt}
+    line |= {"weight_bytes": weights, "context_limit": longest, "position_limit": reach}
+    line |= {"memory_bytes": room}
+    for key, (without, compressed) in pairs.items():
+        line |= {f"{key}_before": without, key: compressed}
+    return line
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return "variable"
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def _fits(value: int | None, limit: int | None) -> str:
+    if limit is None:
+        return "–"
+    return "variable" if value is None else "yes" if value <= limit else "no"
+
+
+def _fits_context(one: Cost, i: int, longest: int | None, reach: int | None) -> str:
+    if longest is None and reach is None:
+        return "–"
+    fitting, limit = one.fits(longest, reach)[i]
+    if limit is None:
+        return "yes" if fitting else "variable"
+    far, most = (one.context[i], longest) if limit == "tokens" else (one.positions[i], reach)
+    return f"no: {far} {limit} of {most}"
+
+
+def _print_costs(
+    found: list[tuple[str, Cost]],
+    spec: str | None,
+    weights: int,
+    longest: int | None,
+    reach: int | None,
+    room: int | None,
+) -> None:
+    rows = []
+    for name, one in found:
+        kinds = [("uncompressed", 0)] if spec is None else [("uncompressed", 0), (spec, 1)]
+        for label, i in kinds:
+            tokens = (one.before, one.after)[i]
+            rate, flops, kv, whole = one.rate[i], one.flops[i], one.kv[i], one.context[i]
+            rows.append(
+                [
+                    f"{name} ({one.seconds:.1f} s)" if i == 0 else "",
+                    label,
+                    "variable" if tokens is None else str(tokens),
+                    "–" if rate is None else f"{rate:.3g}",
+                    "–" if whole is None else str(whole),
+                    "–" if flops is None else _amount(flops, "FLOP"),
+                    "–" if kv is None else _amount(kv, "B"),
+                    _fits_context(one, i, longest, reach),
+                    _fits(None if kv is None else weights + kv, room),
+                ]
+            )
+    print_table(
+        [
+            "audio",
+            "method",
+            "audio tokens",
+            "Hz",
+            "prompt",
+            "LLM prefill",
+            "KV cache",
+            f"fits {longest} tokens",
+            "fits memory" if room is None else f"fits {_amount(room, 'B')}",
+        ],
+        rows,
+    )
+    say(f"weights: {_amount(weights, 'B')}; memory is weights and KV cache, without activations")
+
+
+@command(
+    epilog='fewhertz show speech.wav --method "segment@keep=1/3" --out tokens.png\n\n'
+    'fewhertz show speech.wav --method "stride@8Hz" --out tokens.svg --model ./my-model'
+)
+def show(
+    file: Annotated[Path, typer.Argument(metavar="AUDIO", help="An audio file.", show_default=False)],
+    method: THE_METHOD,
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("tokens.png"),
+    model: Annotated[str, typer.Option(help="A hub id, a directory, or pocket.")] = "pocket",
+    device: DEVICE = None,
+    modules: IMPORT = None,
+) -> None:
+    """Draw the spectrogram and what each output token stands for."""
+    import_modules(modules)
+    with bad_usage():
+        fewhertz.parse(method)
+        check_out(out, ".png", ".svg", ".pdf")
+        from fewhertz.show import need_matplotlib
+
+        need_matplotlib()
+        from fewhertz import audio
+
+        audio.check(file)
+        quiet()
+        net, processor = fewhertz.load(model, method, device=device)
+    from fewhertz.errors import one_line
+    from fewhertz.show import show as draw
+
+    try:
+        plan = draw(net, processor, file, out)
+    except (OSError, ValueError) as error:
+        raise BadUsage(complaint(file, one_line(error)).removeprefix("fewhertz: ")) from error
+    say(f"{plan.n} → {plan.m} audio tokens")
+    print(out)
+
+
+@command(epilog="fewhertz demo\n\nfewhertz demo --out measured")
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the figures and the curve go.")] = Path("out"),
+) -> None:
+    """Transcribe the bundled clips by pocket under a few methods: a table, and a curve."""
+    with bad_usage():
+        from fewhertz.demo import main as measure
+
+        measure(out)

@@ -1,0 +1,1 @@
+"""Quality against audio tokens per second: `runner` measures, `results` its files, `curves` and `report` show them."""
