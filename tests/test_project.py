@@ -33,6 +33,7 @@ def test_public_names_are_these() -> None:
         "load",
         "parse",
         "train",
+        "tune",
     ]
     for name in fewhertz.__all__:
         assert getattr(fewhertz, name).__doc__, name

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fewhertz.method import Chain, Clip, Method, parse
     from fewhertz.plan import Plan
     from fewhertz.training import train
+    from fewhertz.tuning import tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "parse",
     "train",
+    "tune",
 ]
 
 # Names are looked up at first use: `import fewhertz` and `fewhertz --help` then need no torch.
@@ -41,6 +43,7 @@ _HOME = {
     "parse": "method",
     "Plan": "plan",
     "train": "training",
+    "tune": "tuning",
 }
 
 

@@ -371,17 +371,22 @@ class Attached:
             scores = None
             if windows.scores is not None:
                 scores = torch.stack([windows.scores[spans[i]] for i in members])
-            short, plan = method.forward(x, Clip(rate, scores, self.learned))
-            if method.fixed_budget and short.shape[1] != method.num_tokens(x.shape[1]):
-                raise ValueError(f"{method.name} made {short.shape[1]} tokens of {x.shape[1]}, not num_tokens")
-            if site == "encoder":
-                short = self.family.project(self.model, short)
+            clip = Clip(rate, scores, self.learned)
+            if method.fixed_budget:
+                short, plan = method.forward(x, clip)
+                if short.shape[1] != method.num_tokens(x.shape[1]):
+                    raise ValueError(f"{method.name} made {short.shape[1]} tokens of {x.shape[1]}, not num_tokens")
+                if site == "encoder":
+                    short = self.family.project(self.model, short)
+                kept, plans = [*short], nothing if plan is None else plan.rows()
+            else:
+                plans = [*method.plans(x, clip)]
+                rows = [plan.apply(x[k : k + 1]) for k, plan in enumerate(plans) if plan is not None]
+                if site == "encoder":
+                    rows = [self.family.project(self.model, row) for row in rows]
+                kept = [row[0] for row in rows]
             for k, i in enumerate(members):
-                out[i] = short[k]
-                report.after[i] = short.shape[1]
-                if plan is not None:
-                    weight = None if plan.weight is None else plan.weight[k : k + 1]
-                    report.plans[i] = Plan(plan.group[k : k + 1], plan.m, weight)
+                out[i], report.after[i], report.plans[i] = kept[k], len(kept[k]), plans[k]
         self.last = report
         log.info("audio tokens %d → %d (%s)", sum(report.before), sum(report.after), method.spec)
         return [tokens for tokens in out if tokens is not None], clips, report
@@ -405,8 +410,6 @@ class Attached:
 
     def _batches(self, clips: list[ClipSpan]) -> list[list[int]]:
         """Clips of equal length together: methods are called with dense batches and never see padding."""
-        if not self.method.fixed_budget:
-            return [[i] for i in range(len(clips))]
         by_length: dict[int, list[int]] = {}
         for i, clip in enumerate(clips):
             by_length.setdefault(clip.n, []).append(i)

@@ -38,6 +38,10 @@ class Clip:
     scores: Float[Tensor, "b n"] | None = None
     learned: nn.Module | None = None
 
+    def row(self, i: int) -> Clip:
+        """Of one of the clips."""
+        return dataclasses.replace(self, scores=None if self.scores is None else self.scores[i : i + 1])
+
 
 def seconds(default: float) -> Any:
     """A method parameter in seconds: written with its unit in specs (`window=0.32s`)."""
@@ -59,11 +63,15 @@ class Method:
     """Base of all methods. A method is a frozen dataclass whose fields are its parameters.
 
     Subclasses name themselves (`class Pool(Method, name="pool")`) and write `assign`; learned ones override `forward`
-    and say in `build` what is trained. The budget is `keep` or `rate`, one of them.
+    and say in `build` what is trained. The budget is `keep`, `rate` or `tolerance`, one of them.
 
     Args:
         keep: fraction of audio tokens KEPT, in (0, 1].
         rate: the same as audio tokens per second, in Hz; becomes a `keep` once the native rate is known (`at`).
+        tolerance: merge as long as a merge costs at most this much, in the method's own price: of variable length. For
+            methods that have a price (`priced`).
+        min: least audio tokens per second under a tolerance, in Hz.
+        max: most of them.
         site: where the method acts: `"llm"` (the LLM's input space, after the projector) or `"encoder"` (before it).
         positions: positions that the LLM gives tokens (fewhertz.corrections): `"packed"`, one after the other, or
             `"time"`, the mean position of what it stands for. For the attachment: `assign` has no use for it.
@@ -75,12 +83,16 @@ class Method:
 
     keep: Fraction | None = None
     rate: Fraction | None = None
+    tolerance: float | None = None
+    min: Fraction | None = None
+    max: Fraction | None = None
     site: Literal["llm", "encoder"] = "llm"
     positions: Positions = "packed"
     sizes: bool = False
 
     name: ClassVar[str]
-    fixed_budget: ClassVar[bool] = True  # the count is a function of the length alone
+    fixed_budget: ClassVar[bool] = True  # the count is a function of the length alone; False where a tolerance is set
+    priced: ClassVar[bool] = False  # whether `assign_within` is there, so that a budget may be a tolerance
     needs: ClassVar[frozenset[str]] = frozenset()  # what `Clip` must carry: "scores"
     revision: ClassVar[int] = 1  # raised where the same spec decides otherwise than before: results don't compare
 
@@ -95,15 +107,17 @@ class Method:
         METHODS[name] = cls
 
     def __post_init__(self) -> None:
-        if self.keep is not None and self.rate is not None:
-            raise ValueError("give a budget as keep or as rate, not both")
-        if not self.fixed_budget and (self.keep is not None or self.rate is not None):
-            raise ValueError(f"{self.name} takes no budget: its count follows the content of the audio")
-        if self.fixed_budget and self.keep is None and self.rate is None:
+        given = [name for name in ("keep", "rate", "tolerance") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one budget, not both {given[0]} and {given[1]}")
+        if not self.fixed_budget and given:
+            raise ValueError(f"{self.name} takes no budget: it is of variable length")
+        if self.fixed_budget and not given:
             raise ValueError(
                 f"{self.name} has no budget: write {self.name}@keep=1/2 or {self.name}@8Hz, or give eval its --keep "
                 f"({NONE}: all tokens)"
             )
+        self._check_tolerance()
         if self.keep is not None:
             keep = _fraction(self.keep, "keep")
             if not 0 < keep <= 1:
@@ -117,6 +131,26 @@ class Method:
         if self.site not in ("llm", "encoder"):
             raise ValueError(f'site is "llm" or "encoder", got {self.site!r}')
         self._check_presentation()
+
+    def _check_tolerance(self) -> None:
+        if self.tolerance is None:
+            if self.min is not None or self.max is not None:
+                raise ValueError("min and max go with a tolerance: any other budget says how many tokens stay")
+            return
+        if not self.priced:
+            known = ", ".join(sorted(name for name, cls in METHODS.items() if cls.priced))
+            raise ValueError(f"{self.name} takes no tolerance: its merges have no price; {known} have one")
+        if not 0 <= self.tolerance < float("inf"):
+            raise ValueError(f"tolerance is a price, 0 or more, got {self.tolerance}")
+        object.__setattr__(self, "fixed_budget", False)
+        for name in ("min", "max"):
+            if getattr(self, name) is not None:
+                value = _fraction(getattr(self, name), name)
+                if value <= 0:
+                    raise ValueError(f"{name} is in audio tokens per second and above 0, got {value}")
+                object.__setattr__(self, name, value)
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min is at most max, got {_decimal(self.min)} Hz and {_decimal(self.max)} Hz")
 
     def _check_presentation(self) -> None:
         if self.positions not in ("packed", "time"):
@@ -165,7 +199,19 @@ class Method:
             raise ValueError(f"{self.spec} is a budget in Hz: bind it to a model's rate first, method.at(rate)")
         if n < 1:
             raise ValueError(f"a clip has at least one audio token, got {n}")
-        return max(1, (2 * n * self.keep.numerator + self.keep.denominator) // (2 * self.keep.denominator))
+        return max(1, _rounded(n * self.keep))
+
+    def limits(self, n: int, rate: float) -> tuple[int, int]:
+        """Least and most output tokens of a clip of `n` tokens under a tolerance.
+
+        Args:
+            n: tokens of the clip.
+            rate: audio tokens per second before compression, in Hz.
+        """
+        native = _fraction(rate, "native rate")
+        least = 1 if self.min is None else min(n, max(1, _rounded(n * self.min / native)))
+        most = n if self.max is None else min(n, max(1, _rounded(n * self.max / native)))
+        return least, max(least, most)
 
     def assign(self, x: Float[Tensor, "b n d"], m: int, clip: Clip) -> Plan:
         """Decide who joins whom: `b` dense clips of equal length to `m` tokens each.
@@ -173,6 +219,33 @@ class Method:
         The only thing a method writes. Called with `b = 1` and `m = n` (to be ignored) where `fixed_budget` is false.
         """
         raise NotImplementedError(f"{type(self).__name__} has to write assign or forward")
+
+    def assign_within(self, x: Float[Tensor, "b n d"], least: int, most: int, clip: Clip) -> list[Plan]:
+        """Decide under a tolerance: `b` dense clips of equal length, each to as many tokens as its merges are worth.
+
+        Written by methods with a price.
+
+        Args:
+            x: tokens.
+            least: output tokens that a clip keeps whatever its merges cost.
+            most: output tokens that a clip keeps at most.
+            clip: what else is known.
+
+        Returns:
+            A plan of each clip.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is priced and has to write assign_within")
+
+    def plans(self, x: Float[Tensor, "b n d"], clip: Clip) -> list[Plan]:
+        """The plan of each of `b` clips of equal length, for methods of variable length too."""
+        b, n, _ = x.shape
+        if self.tolerance is not None:
+            if "scores" in self.needs and clip.scores is None:
+                raise ValueError(f"{self.name} needs the encoder's attention scores, and none were captured")
+            return self.assign_within(x.detach(), *self.limits(n, clip.rate), clip)
+        if not self.fixed_budget:
+            return [self.plan(x[i : i + 1], clip.row(i)) for i in range(b)]
+        return self.plan(x, clip).rows()
 
     def plan(self, x: Float[Tensor, "b n d"], clip: Clip) -> Plan:
         """`assign` with the count filled in and what it needs checked."""
@@ -182,6 +255,8 @@ class Method:
         if not self.fixed_budget:
             if b != 1:
                 raise ValueError(f"{self.name} is of variable length: one clip at a time, got {b}")
+            if self.tolerance is not None:
+                return self.plans(x, clip)[0]
             return self.assign(x.detach(), n, clip)
         m = self.num_tokens(n)
         if m == n:
@@ -210,7 +285,10 @@ class Method:
                 continue
             parts.append(f"{f.name}={value}{f.metadata.get('unit', '')}")
         text = self.name + (f"({','.join(parts)})" if parts else "")
-        if self.rate is not None:
+        if self.tolerance is not None:
+            text += f"@tolerance={self.tolerance:g}"
+            text += "".join(f",{name}={_decimal(v)}Hz" for name in ("min", "max") if (v := getattr(self, name)))
+        elif self.rate is not None:
             text += f"@{_decimal(self.rate)}Hz"
         elif self.keep is not None:
             text += f"@keep={self.keep}"
@@ -222,6 +300,11 @@ class Method:
 
     def __str__(self) -> str:
         return self.spec
+
+
+def _rounded(value: Fraction) -> int:
+    """The nearest whole number, halves up."""
+    return (2 * value.numerator + value.denominator) // (2 * value.denominator)
 
 
 def _decimal(value: Fraction) -> str:
@@ -239,7 +322,7 @@ class Chain(Method):
     name: ClassVar[str] = "chain"
 
     def __post_init__(self) -> None:
-        if self.keep is not None or self.rate is not None:
+        if self.keep is not None or self.rate is not None or self.tolerance is not None:
             raise ValueError("a chain has no budget of its own: give one to each of its methods")
         if not self.first.fixed_budget or not self.second.fixed_budget:
             raise ValueError("a chain takes methods of fixed budget: one of variable length cannot be composed")
@@ -278,7 +361,15 @@ class Chain(Method):
         return f"{self.first.spec} then {self.second.spec}{self._suffixes}"
 
 
-_NOT_IN_BRACKETS = ("keep", "rate", "positions", "sizes")  # a spec writes them behind its parameters
+_NOT_IN_BRACKETS = (
+    "keep",
+    "rate",
+    "tolerance",
+    "min",
+    "max",
+    "positions",
+    "sizes",
+)  # a spec writes them behind its parameters
 _SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
 
 
@@ -381,12 +472,22 @@ def _value(raw: str, default: Any, what: str) -> Any:
     return value
 
 
-def _budget(text: str | None, spec: str) -> dict[str, str]:
+def _budget(text: str | None, spec: str) -> dict[str, Any]:
     if text is None:
         return {}
     text = text.strip()
     if text.startswith("keep="):
         return {"keep": text.removeprefix("keep=").strip()}
+    if text.startswith("tolerance="):
+        values: dict[str, Any] = {}
+        for part in text.split(","):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if name not in ("tolerance", "min", "max") or not equals or name in values:
+                raise ValueError(f"cannot read the budget of {shown(spec)}: write @tolerance=0.45,min=2Hz,max=12Hz")
+            if name != "tolerance" and not value.lower().endswith("hz"):
+                raise ValueError(f"{name} is a rate such as {name}=2Hz, got {shown(value)}")
+            values[name] = _value(value, 0.0, "tolerance") if name == "tolerance" else value[:-2].strip()
+        return values
     if text.lower().endswith("hz"):
         return {"rate": text[:-2].strip()}
-    raise ValueError(f"cannot read the budget of {shown(spec)}: write @keep=1/3 or @8Hz")
+    raise ValueError(f"cannot read the budget of {shown(spec)}: write @keep=1/3, @8Hz or @tolerance=0.45")

@@ -105,6 +105,11 @@ class Plan:
         share = 1.0 / self.sizes().float()
         return share.gather(1, self.group.clamp_min(0)).masked_fill(self.group < 0, 0.0)
 
+    def rows(self) -> list[Plan]:
+        """The plan of each clip."""
+        weights = [None] * len(self.group) if self.weight is None else [*self.weight.split(1)]
+        return [Plan(group, self.m, weight) for group, weight in zip(self.group.split(1), weights, strict=True)]
+
     def is_identity(self) -> bool:
         """Whether every token stays itself, so that `apply` returns its input bit for bit."""
         return self.m == self.n

@@ -8,9 +8,10 @@ import sys
 
 from fewhertz.cli import evaluate as evaluate
 from fewhertz.cli import inspect as inspect
-from fewhertz.cli import run as run  # in the order of --help
+from fewhertz.cli import run as run
 from fewhertz.cli import serve as serve
 from fewhertz.cli import train as train
+from fewhertz.cli import tune as tune
 from fewhertz.cli.inspect import methods_markdown as methods_markdown
 from fewhertz.cli.shared import app
 

@@ -48,6 +48,7 @@ def method_rows() -> list[dict[str, Any]]:
             {
                 "name": name,
                 "fixed_budget": cls.fixed_budget,
+                "tolerance": cls.priced,
                 "needs": sorted(cls.needs),
                 "parameters": {f.name: f"{f.default}{f.metadata.get('unit', '')}" for f in own},
                 "summary": re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph)[0],
@@ -68,7 +69,7 @@ def methods_markdown() -> str:
 
 def _cells(row: dict[str, Any], parameter: str) -> list[str]:
     return [
-        "fixed" if row["fixed_budget"] else "variable",
+        ("fixed" if row["fixed_budget"] else "variable") + ", tolerance" * row["tolerance"],
         ", ".join(row["needs"]) or "–",
         ", ".join(parameter.format(k, v) for k, v in row["parameters"].items()) or "–",
     ]

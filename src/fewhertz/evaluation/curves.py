@@ -84,7 +84,12 @@ class Run:
     @property
     def line(self) -> str:
         """Which line of a plot it is on: its spec without the budget."""
-        return re.sub(r"@(?:keep=[\d./]+|[\d./]+Hz)", "", self.spec)
+        return line_of(self.spec)
+
+
+def line_of(spec: str) -> str:
+    """A spec without its budget; methods under a tolerance are a line of their own."""
+    return re.sub(r"@(?:keep=[\d./]+|[\d./]+Hz)", "", re.sub(r"@tolerance=[^+ ]+", "@tolerance", spec))
 
 
 def line_is_random(line: str) -> bool:

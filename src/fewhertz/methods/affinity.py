@@ -13,7 +13,7 @@ from fewhertz.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Affinity(Method, name="affinity"):
-    """Affinity Pooling (arXiv 2604.06871) at the LLM's input: neighbours above a similarity become one; count follows.
+    """Affinity Pooling (arXiv 2604.06871) at the LLM's input: neighbours above a similarity become one.
 
     Token t joins the group of the token before it where cos(x_{t−1}, x_t) ≥ τ, and begins a new one elsewhere; a group
     is its mean. This is the paper's look-back window of ω = 1, which it uses at the input; it pools once more in a deep

@@ -12,7 +12,7 @@ from fewhertz.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class BottomK(Method, name="bottomk"):
-    """The m tokens of lowest score stay, the others go (baseline in arXiv 2511.14293).
+    """The m tokens of lowest score stay, the others are dropped (baseline in arXiv 2511.14293).
 
     Shows whether the score of `topk` says anything: this should do worse. Equal scores: the earlier token stays.
 

@@ -14,7 +14,7 @@ from fewhertz.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class EVS(Method, name="evs"):
-    """Efficient video sampling (EVS, arXiv 2510.14624) on audio tokens: what changed stays, what is static goes.
+    """Efficient video sampling (EVS, arXiv 2510.14624) on audio tokens: what changed stays, what is static is dropped.
 
     The first token stays, and the m − 1 tokens of largest 1 − cos(x_{t−1}, x_t), the change from the token before.
     The paper compares the pixels of a patch in successive frames; here, as in vLLM's and SGLang's EVS, token

@@ -62,6 +62,32 @@ def best_starts(x: Float[Tensor, "b n d"], m: int, longest: int) -> Bool[Tensor,
     return mark(starts, n)
 
 
+def priced_starts(x: Float[Tensor, "b n d"], price: float, longest: int) -> Bool[Tensor, "b n"]:
+    """First tokens of the segments of at most `longest` tokens that make the sum of costs and `price` a segment least.
+
+    D(j) = min over l ≤ L of D(j − l) + cost of the l tokens before place j + price, one place after the other, all
+    clips and lengths at once. Of equals the longest segment.
+    """
+    b, n, _ = x.shape
+    costs = segment_costs(x, longest).permute(2, 1, 0).contiguous()  # by place: a step reads one run of memory
+    least = costs.new_full((b, longest + n + 1), _NEVER)  # place j at longest + j
+    least[:, longest] = 0
+    back = torch.zeros(n + 1, b, dtype=torch.long, device=x.device)
+    for j in range(1, n + 1):
+        best, which = (least[:, j : j + longest] + costs[j]).min(1)
+        least[:, longest + j] = best + round(price * STEPS)
+        back[j] = longest - which  # length of the segment that ends here
+    spot = torch.full((b,), n, device=x.device)
+    starts = torch.zeros(b, n, dtype=torch.bool, device=x.device)
+    rows = torch.arange(b, device=x.device)
+    for _ in range(n):
+        spot = (spot - back[spot, rows]).clamp_min(0) if int(spot.max()) else spot
+        starts[rows, spot] = True
+        if not int(spot.max()):
+            break
+    return starts
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimal(Method, name="optimal"):
     """Optimal contiguous segments (our own): those that lose the least squared distance to their means.
@@ -76,6 +102,9 @@ class Optimal(Method, name="optimal"):
     Found by dynamic programming: D_k(j) = min over l ≤ L of D_{k−1}(j − l) + cost of the l tokens before place j, one
     segment k after the other, all clips, places and lengths at once.
 
+    `@tolerance=λ` asks for no count: the segments whose costs and λ for each segment have the smallest sum, of at most
+    16·longest tokens each; n steps of O(L) for all clips at once.
+
     Cost: O(n·m·L) time for the segments and O(n·L·d) for their costs; 4·m·(n − m + 1) + 8·n·L bytes a clip, a few
     clips at a time. Needs nothing but the tokens.
 
@@ -84,6 +113,8 @@ class Optimal(Method, name="optimal"):
     """
 
     longest: float = 8.0
+
+    priced = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,3 +127,18 @@ class Optimal(Method, name="optimal"):
         longest = min(spare, math.ceil(min(self.longest, m) * n / m))
         choose = partial(best_starts, m=m, longest=longest)
         return Plan.from_boundaries(in_parts(choose, max(m * spare, longest * n), x), m)
+
+    def assign_within(self, x: Float[Tensor, "b n d"], least: int, most: int, clip: Clip) -> list[Plan]:
+        assert self.tolerance is not None
+        n = x.shape[1]
+        longest = min(n, math.ceil(16 * self.longest))
+        starts = in_parts(partial(priced_starts, price=self.tolerance, longest=longest), longest * n, x)
+        plans = [Plan.from_boundaries(row, m) for row, m in zip(starts.split(1), starts.sum(1).tolist(), strict=True)]
+        return [
+            plan
+            if least <= plan.m <= most
+            else self.assign(x[i : i + 1], min(most, max(least, plan.m)), clip)
+            if (least if plan.m < least else most) < n
+            else Plan.identity(1, n, x.device)
+            for i, plan in enumerate(plans)
+        ]

@@ -13,7 +13,7 @@ from fewhertz.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Method, name="random"):
-    """m tokens drawn uniformly without replacement stay, the others go (baseline in arXiv 2511.14293).
+    """m tokens drawn uniformly without replacement stay, the others are dropped (baseline in arXiv 2511.14293).
 
     The draw depends on the seed and on n alone, and a smaller budget keeps a part of what a larger one keeps. It is
     made on the CPU by a generator of its own: the same on every device and in every batch, and the global one is not

@@ -12,7 +12,7 @@ from fewhertz.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class TopK(Method, name="topk"):
-    """The m tokens of highest score stay, the others go (baseline in arXiv 2511.14293).
+    """The m tokens of highest score stay, the others are dropped (baseline in arXiv 2511.14293).
 
     The score is the attention that a token receives in the encoder's last layer (fewhertz.scores). Equal scores: the
     earlier token stays.

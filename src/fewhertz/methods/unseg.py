@@ -20,7 +20,7 @@ def _foot(d: Float[Tensor, "b t"], rises: Bool[Tensor, "b t"]) -> Float[Tensor, 
 
 @dataclass(frozen=True, kw_only=True)
 class UnSeg(Method, name="unseg"):
-    """Unsupervised segmentation (UnSeg, arXiv 2511.20973): mean inside each segment; the count follows the content.
+    """Unsupervised segmentation (UnSeg, arXiv 2511.20973): mean inside each segment, of variable length.
 
     With d_t = 1 − cos(z_t, z_{t+1}), token t + 1 begins a segment where d_t is a strict local maximum. The first and
     the last d_t have one neighbour only and are no maxima (our choice), nor are plateaus; so a clip of n tokens has at

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -32,36 +32,65 @@ class Ward(Method, name="ward"):
     expensive pair from joining while cheap ones are left beside each other, as in silence. Costs count in steps of
     1e-6; of a plateau every second pair is a minimum, and of equals the earlier pair joins first.
 
+    `@tolerance=λ` stops at a price instead of a count: rounds go on while some pair costs at most λ. What is cut where
+    every cut costs the same is how rate–distortion theory splits a budget: tokens go to where the sound changes, and a
+    pause or a steady sound takes few. A λ near 0.4 was chosen on pocket; `fewhertz tune` finds one for a model.
+
     Cost: O(n·d) a round, on ever fewer segments, in O(log n) rounds. Needs nothing but the tokens.
     Fails to undo: what was joined early stays so, where `optimal` may cut it.
     """
 
     revision = 2
+    priced = True
 
     def assign(self, x: Float[Tensor, "b n d"], m: int, clip: Clip) -> Plan:
-        b, n, d = x.shape
-        means = unit(x)
-        sizes = means.new_ones(b, n)
-        group = torch.arange(n, device=x.device).expand(b, n)
-        count = torch.full((b, 1), n, device=x.device)
-        while (k := means.shape[1]) > m:  # as wide as the clip that has the most segments left; sizes of 0 fill up
-            change = squared_distance(means[:, 1:], means[:, :-1])
-            one, other, place = sizes[:, :-1], sizes[:, 1:], torch.arange(k, device=x.device)
-            cost = (one * other / (one + other).clamp_min(1) * change * STEPS).round()
-            cost = cost.masked_fill(place[1:] >= count, torch.inf)
-            left = count - m
-            bound = cost.sort(dim=1).values.gather(1, (left - 1).clamp_min(0))
-            minima = apart(cost) & (cost <= bound)
-            joins = torch.minimum(minima.sum(1, keepdim=True), left)
-            order = cost.masked_fill(~minima, torch.inf).argsort(dim=1, stable=True)
-            joined = torch.zeros_like(minima).scatter_(1, order, place[:-1] < joins)
-            count = count - joins
-            width = int(count.max())
-            moved = (place - pad(joined.cumsum(1), (1, 0))).clamp_max(width - 1)
-            total = sizes.new_zeros(b, width).scatter_add_(1, moved, sizes)
-            share = sizes / total.gather(1, moved).clamp_min(1)
-            rows = (moved + torch.arange(b, device=x.device)[:, None] * width).flatten()
-            parts = means.mul_(share[..., None]).view(b * k, d)
-            means = means.new_zeros(b * width, d).index_add_(0, rows, parts).view(b, width, d)
-            sizes, group = total, moved.gather(1, group)
-        return Plan(group, m)
+        return Plan(merge(x, m, m, torch.inf)[0], m)
+
+    def assign_within(self, x: Float[Tensor, "b n d"], least: int, most: int, clip: Clip) -> list[Plan]:
+        assert self.tolerance is not None
+        group, counts = merge(x, least, most, self.tolerance)
+        return [Plan(row, m) for row, m in zip(group.split(1), counts.flatten().tolist(), strict=True)]
+
+
+def merge(
+    x: Float[Tensor, "b n d"], least: int, most: int, tolerance: float
+) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b 1"]]:
+    """Join neighbours in rounds while a join costs at most `tolerance`, and further down to `most` segments.
+
+    Returns:
+        The segment of each token, and how many a clip has: `least` or more, `most` or fewer.
+    """
+    b, n, d = x.shape
+    means = unit(x)
+    sizes = means.new_ones(b, n)
+    group = torch.arange(n, device=x.device).expand(b, n)
+    count = torch.full((b, 1), n, device=x.device)
+    end = torch.full_like(count, least)
+    price = means.new_full((b, 1), tolerance * STEPS if most > least else torch.inf)  # else the count is given
+    while (k := means.shape[1]) > least:  # as wide as the clip that has the most segments left; sizes of 0 fill up
+        change = squared_distance(means[:, 1:], means[:, :-1])
+        one, other, place = sizes[:, :-1], sizes[:, 1:], torch.arange(k, device=x.device)
+        cost = (one * other / (one + other).clamp_min(1) * change * STEPS).round()
+        cost = cost.masked_fill(place[1:] >= count, torch.inf)
+        if most > least:  # a clip whose merges are all too dear goes on where it has too many segments, to those alone
+            stuck = cost.amin(1, keepdim=True) > price
+            over = stuck & (count > most)
+            price, end = price.masked_fill(over, torch.inf), torch.where(over, most, torch.where(stuck, count, end))
+        left = count - end
+        if not int(left.max()):
+            break
+        bound = cost.sort(dim=1).values.gather(1, (left - 1).clamp_min(0)).minimum(price)
+        minima = apart(cost) & (cost <= bound)
+        joins = torch.minimum(minima.sum(1, keepdim=True), left)
+        order = cost.masked_fill(~minima, torch.inf).argsort(dim=1, stable=True)
+        joined = torch.zeros_like(minima).scatter_(1, order, place[:-1] < joins)
+        count = count - joins
+        width = int(count.max())
+        moved = (place - pad(joined.cumsum(1), (1, 0))).clamp_max(width - 1)
+        total = sizes.new_zeros(b, width).scatter_add_(1, moved, sizes)
+        share = sizes / total.gather(1, moved).clamp_min(1)
+        rows = (moved + torch.arange(b, device=x.device)[:, None] * width).flatten()
+        parts = means.mul_(share[..., None]).view(b * k, d)
+        means = means.new_zeros(b * width, d).index_add_(0, rows, parts).view(b, width, d)
+        sizes, group = total, moved.gather(1, group)
+    return group, count
