@@ -101,9 +101,9 @@ def test_the_command(tmp_path: Path) -> None:
         "ward@keep=1+time+sizes", "ward@keep=1/2+time+sizes", "pool@keep=1", "pool@keep=1/2",
     }  # fmt: skip
     assert figures["chosen"]["method"] in done.stdout and "fewhertz serve pocket" in done.stdout
-    assert (
-        (plot.stat().st_size > 10_000 and list(tmp_path.iterdir()) == [out, plot]) or len(list(tmp_path.iterdir())) == 2
-    )
+    assert (plot.stat().st_size > 10_000 and list(tmp_path.iterdir()) == [out, plot]) or len(
+        list(tmp_path.iterdir())
+    ) == 2
 
 
 @pytest.mark.parametrize(

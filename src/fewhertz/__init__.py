@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewhertz.attach import Attached, attached, compress
     from fewhertz.audio import AudioError
+    from fewhertz.evaluation.api import Results, evaluate
     from fewhertz.loading import load
     from fewhertz.method import Chain, Clip, Method, parse
     from fewhertz.plan import Plan
@@ -22,8 +23,10 @@ __all__ = [
     "Clip",
     "Method",
     "Plan",
+    "Results",
     "attached",
     "compress",
+    "evaluate",
     "load",
     "parse",
     "train",
@@ -36,6 +39,8 @@ _HOME = {
     "attached": "attach",
     "compress": "attach",
     "AudioError": "audio",
+    "Results": "evaluation.api",
+    "evaluate": "evaluation.api",
     "load": "loading",
     "Chain": "method",
     "Clip": "method",

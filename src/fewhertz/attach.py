@@ -52,6 +52,15 @@ class Report:
     sizes: bool = False
     spared: float = 0.0
 
+    def __str__(self) -> str:
+        before, after = sum(self.before), sum(self.after)
+        if not before:
+            return "no audio yet"
+        clips = f"{len(self.before)} clip{'s' * (len(self.before) != 1)}"
+        corrections = "+time" * (self.positions == "time") + "+sizes" * self.sizes
+        suffix = f" with {corrections}" if corrections else ""
+        return f"{clips}: {before} → {after} audio tokens ({100 * after / before:.0f} %){suffix}"
+
 
 class AudioCompression(nn.Module):
     """Makes `print(model)` show what is attached, and what is learned of it a part of the model.

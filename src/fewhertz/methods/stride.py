@@ -12,7 +12,7 @@ from fewhertz.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Stride(Method, name="stride"):
-    """Uniform sampling (UniSamp, arXiv 2511.20973): of each group ⌊i·m/n⌋ the first token stays, the others are dropped.
+    """Uniform sampling (UniSamp, arXiv 2511.20973): of each group ⌊i·m/n⌋ its first token stays, the rest is dropped.
 
     Cost: no arithmetic on the tokens. Needs nothing but their number.
     Fails where a sound is shorter than n/m tokens: it may fall between two samples, and nothing is left of it.
