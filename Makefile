@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · lint · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · lint · docs · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VLLM := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/.ready
 VERSIONS := 5.16.0 5.24.0
 RESULTS ?= results
 LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm lint bench bench-vllm reproduce claims training-free other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm lint docs bench bench-vllm reproduce claims training-free other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -38,6 +40,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the documentation as a site in site/, readable without a network
+docs: $(READY) $(DOCS_READY)
+	$(BIN)/python docs/reference.py
+	$(DOCS)/bin/zensical build --strict
 
 bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/methods.py --out results/bench/methods.json
@@ -108,5 +115,10 @@ $(VLLM_READY): pyproject.toml constraints-vllm.txt
 	$(VLLM)/bin/python -m pip install -q -c constraints-vllm.txt -e '.[serve,batch]' pytest openai jiwer
 	touch $(VLLM_READY)
 
+$(DOCS_READY): Makefile
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install -q zensical==0.0.73
+	touch $(DOCS_READY)
+
 clean:
-	rm -rf $(VENV) $(VLLM) .venv-versions build dist out
+	rm -rf $(VENV) $(VLLM) $(DOCS) site .venv-versions build dist out

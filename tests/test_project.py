@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -102,3 +103,12 @@ def test_every_method_has_a_card(name: str) -> None:
     text = METHODS[name].__doc__ or ""
     assert re.search(r"arXiv \d{4}\.\d{5}|our own", text), f"{name}: the docstring names no source"
     assert "Cost" in text, f"{name}: the docstring says nothing of its cost"
+
+
+def test_the_reference_pages_are_made_from_the_code() -> None:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    assert spec is not None and spec.loader is not None
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    for name, page in (("cli.md", reference.cli()), ("api.md", reference.api())):
+        assert page == (ROOT / "docs" / name).read_text("utf-8"), "run: python docs/reference.py"
