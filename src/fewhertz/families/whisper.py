@@ -10,7 +10,7 @@ import copy
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 REACH = 2  # mel frames behind the last valid one that its encoder frame sees through both convolutions
@@ -31,16 +31,21 @@ class _FirstRows(nn.Module):
         return table.weight[: self.rows]
 
 
-def _shallow(module: Any, **children: nn.Module) -> Any:
+def cut_of(lengths: Int[Tensor, " windows"], full: int) -> int:
+    """Mel frames of a window, of `full`, that a batch needs whose windows have so many valid ones."""
+    return min(full, -(-(int(lengths.max()) + REACH) // STEP) * STEP)
+
+
+def shallow(module: Any, **children: nn.Module) -> Any:
     """The same module, its parameters and hooks included, but for some of its children."""
     other = copy.copy(module)  # modules leave out what they compiled for themselves
     other.__dict__["_modules"] = {**module._modules, **children}
     return other
 
 
-def _shortened(tower: Any, frames: int) -> Any:
+def shortened(tower: Any, frames: int) -> Any:
     """The tower for windows of `frames` encoder frames, on the same weights."""
-    other = _shallow(tower, embed_positions=_FirstRows(tower.embed_positions, frames))
+    other = shallow(tower, embed_positions=_FirstRows(tower.embed_positions, frames))
     # its submodules have accelerate's hooks of their own; the tower's would call the tower that was copied
     for name in ("forward", "_old_forward", "_hf_hook"):
         other.__dict__.pop(name, None)
@@ -69,10 +74,10 @@ def trimmed(model: Any, audio: dict[str, Any], mask: str) -> tuple[Any, dict[str
     if not known or not len(features):  # somebody has wrapped the tower: it reads whole windows
         return model, audio
     full = 2 * tower.config.max_source_positions
-    width = min(full, -(-(int(lengths.max()) + REACH) // STEP) * STEP)
+    width = cut_of(lengths, full)
     if width == full or features.shape[-1] != full:
         return model, audio
     valid = torch.arange(width, device=lengths.device) < lengths[:, None]
     cut = audio | {"input_features": features[..., :width], mask: valid.to(audio[mask].dtype)}
-    core = _shallow(core, audio_tower=_shortened(tower, width // 2))
-    return _shallow(model, **{model.base_model_prefix: core}), cut
+    core = shallow(core, audio_tower=shortened(tower, width // 2))
+    return shallow(model, **{model.base_model_prefix: core}), cut
