@@ -49,6 +49,7 @@ docs: $(READY) $(DOCS_READY)
 bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/methods.py --out results/bench/methods.json
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/prefill.py --out results/bench/prefill.json
+	HF_HUB_OFFLINE=1 $(BIN)/python bench/encoder.py --out results/bench/encoder.json
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/told.py --out results/bench/told.json
 

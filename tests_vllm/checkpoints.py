@@ -221,11 +221,11 @@ def wave(seconds: float, seed: int) -> np.ndarray:
 
 
 def reference(model: Any, inputs: Any, method: str | None, steps: int) -> tuple[list[int], torch.Tensor]:
-    """Greedy tokens of transformers and the log probabilities of all tokens, (steps, vocabulary)."""
+    """Greedy tokens of transformers, on whole windows, and the log probabilities of all tokens, (steps, vocabulary)."""
     import fewhertz
 
     model.generation_config.eos_token_id = None
-    handle = fewhertz.compress(model, method) if method else None
+    handle = fewhertz.compress(model, method, trim=False) if method else None
     try:
         out = model.generate(
             **inputs, max_new_tokens=steps, do_sample=False, return_dict_in_generate=True, output_logits=True

@@ -120,12 +120,15 @@ class Attached:
 
     Attributes:
         method: the method, its budget bound to the model's rate.
+        trim: whether the encoder reads valid frames alone; `None`: where something is compressed.
         learned: what training changes of it; the model keeps it for the next method of this name and parameters.
         last: what the last call did (`Report`); of calls in several threads, the one that encoded last.
     """
 
-    def __init__(self, model: nn.Module, family: Family, method: Method) -> None:
+    def __init__(self, model: nn.Module, family: Family, method: Method, trim: bool | None = None) -> None:
+        family.check_trim(trim)
         self.model: Any = model
+        self.trim = trim
         self.family = family
         self.asked = method
         self.method = family.fit(method, model.config)
@@ -402,19 +405,21 @@ class Attached:
 
     def _encode(self, audio: dict[str, Any], ids: Tensor, site: str, scores: bool) -> tuple[Windows, float]:
         """The encoder's windows, and the seconds that they took if they were there already."""
+        trim = self.method.keep != 1 if self.trim is None else self.trim
         once = _ONCE.get().get(id(self.model))
         features = audio[self.family.audio_inputs[0]]
         for one in once.encoded if once else []:
             # capturing scores leaves the tokens as they are, bit for bit
-            if one.features is features and one.site == site and one.scores >= scores:
+            if one.features is features and (one.site, one.trim) == (site, trim) and one.scores >= scores:
                 return one.windows, one.seconds
         scores = scores or (once is not None and once.scores)
         start = time.perf_counter()
-        windows = self.family.encode(self.model, audio, ids, site, scores)
+        model, audio = self.family.trimmed(self.model, audio, ids) if trim else (self.model, audio)
+        windows = self.family.encode(model, audio, ids, site, scores)
         if once is not None:
             if windows.tokens.is_cuda:
                 torch.cuda.synchronize(windows.tokens.device)
-            once.encoded.append(_Encoded(features, site, scores, windows, time.perf_counter() - start))
+            once.encoded.append(_Encoded(features, site, trim, scores, windows, time.perf_counter() - start))
         return windows, 0.0
 
     def _batches(self, clips: list[ClipSpan]) -> list[list[int]]:
@@ -431,6 +436,7 @@ class _Encoded:
 
     features: Any
     site: str
+    trim: bool
     scores: bool
     windows: Windows
     seconds: float
@@ -521,7 +527,12 @@ def _heed(model: nn.Module, method: Method) -> None:
 
 
 def compress(
-    model: nn.Module, method: str | Method, *, positions: Positions | None = None, sizes: bool | None = None
+    model: nn.Module,
+    method: str | Method,
+    *,
+    positions: Positions | None = None,
+    sizes: bool | None = None,
+    trim: bool | None = None,
 ) -> Attached:
     """Shorten the audio of every call of `model`: `forward` (labels too) and `generate`.
 
@@ -542,13 +553,18 @@ def compress(
             before. `None`: as the method says (`+time` in a spec).
         sizes: whether attention counts a token as often as the tokens it stands for. `None`: as the method says
             (`+sizes`).
+        trim: whether the encoder leaves out the padding behind a batch's longest clip, where it hides that padding
+            from the clip anyway: the same audio tokens up to rounding (1e-5), sooner. `None`: where something is
+            compressed, not at keep=1, which is exact to the bit. Families whose encoder attends to padding are as
+            they are.
 
     Returns:
         The handle: `.remove()` detaches the method, `.last` says what the last call did; also a context manager.
 
     Raises:
         TypeError: for an unknown family.
-        ValueError: for a malformed method, or one that cannot act on this model, or be presented as asked.
+        ValueError: for a malformed method, or one that cannot act on this model, or be presented as asked; for
+            `trim=True` where the encoder attends to padding.
         NotImplementedError: for time positions or sizes where the LLM runs neither sdpa nor eager attention.
 
     Example:
@@ -558,7 +574,7 @@ def compress(
     _check_version()
     base = _base(model)
     family = family_of(base)
-    handle = Attached(base, family, parse(method).present(positions, sizes))
+    handle = Attached(base, family, parse(method).present(positions, sizes), trim)
     with _ATTACHING:
         before = attached(base)
         if before is not None:

@@ -28,7 +28,7 @@ from fewhertz.checkpoint import (
     write_card,
 )
 from fewhertz.errors import need
-from fewhertz.method import Method
+from fewhertz.method import NONE, Method
 
 
 def load(
@@ -38,6 +38,7 @@ def load(
     adapter: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    trim: bool | None = None,
 ) -> tuple[Any, Any]:
     """A model with a method attached, and its processor.
 
@@ -48,6 +49,7 @@ def load(
             another method or another base model, or does not say.
         device: where to; `None`: the GPU where there is one, else the CPU.
         dtype: of the weights, such as `"bfloat16"`; `None`: the checkpoint's own.
+        trim: as `compress` has it. `True` without a method: the uncompressed model, trimmed.
 
     Raises:
         ValueError: where the model, the method, the device or the dtype is none; for weights that are not safetensors.
@@ -65,6 +67,8 @@ def load(
         fitted = read(adapter)
         carried = fitted.choose(checkpoint, method)
     spec = carried if method is None else method
+    checkpoint.family.check_trim(trim)
+    spec = NONE if spec is None and trim else spec
     if spec is not None:
         try:
             checkpoint.fit(spec)
@@ -76,7 +80,7 @@ def load(
     net = net.eval().to(place)
     if spec is not None:
         folders = [] if fitted is None else [fitted.directory]
-        load_learned(compress(net, spec), [*folders, checkpoint.directory], carried=method is None)
+        load_learned(compress(net, spec, trim=trim), [*folders, checkpoint.directory], carried=method is None)
     return net, load_processor(checkpoint)
 
 

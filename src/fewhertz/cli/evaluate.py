@@ -19,6 +19,7 @@ from fewhertz.cli.shared import (
     MAX_NEW,
     MODEL,
     SUBSET,
+    TRIM,
     SeveralKeeps,
     bad_usage,
     check_out,
@@ -71,6 +72,7 @@ def evaluate(
     device: DEVICE = None,
     dtype: DTYPE = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap; decoding is greedy.")] = 0,
+    trim: TRIM = False,
     modules: IMPORT = None,
 ) -> None:
     """Measure a model under methods on a task: one result file a run; what is there is not run again."""
@@ -102,6 +104,7 @@ def evaluate(
             dtype=dtype,
             seed=seed,
             adapters=adapter or [],
+            trim=trim,
             say=say,
         )
     if os.environ.get("RANK", "0") != "0":

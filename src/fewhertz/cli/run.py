@@ -19,6 +19,7 @@ from fewhertz.cli.shared import (
     MAX_NEW,
     METHOD,
     MODEL,
+    TRIM,
     Task,
     bad_usage,
     check_chunk,
@@ -56,6 +57,7 @@ def run(
     batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Windows that run together.")] = 1,
     device: DEVICE = None,
     dtype: DTYPE = None,
+    trim: TRIM = False,
     as_json: JSON = False,
     modules: IMPORT = None,
 ) -> None:
@@ -74,7 +76,7 @@ def run(
             writer.write(Piece(file, 0.0, last=True, error=error))
         raise typer.Exit(2)
     with bad_usage():
-        net, processor = load_compressed(model, method, adapter=adapter, device=device, dtype=dtype)
+        net, processor = load_compressed(model, method, adapter=adapter, device=device, dtype=dtype, trim=trim or None)
 
     handle = fewhertz.attached(net)
     with bad_usage():

@@ -129,6 +129,11 @@ DTYPE = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; def
 DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the GPU where there is one.")]
 
 
+TRIM = Annotated[
+    bool, typer.Option("--trim", help="Leave padding out of the encoder at keep=1 too, as below it; 1e-5 off.")
+]
+
+
 DATA = Annotated[
     str | None, typer.Option(metavar="NAME|PATH", help="A data set of the Hub, its directory, or a file of rows.")
 ]

@@ -116,6 +116,7 @@ class _Setup:
     asked_for: list[Metric]  # metrics and absent ones
     absent: dict[str, str]  # why a metric is not measured
     adapters: dict[Path, Adapter] = field(default_factory=dict)  # by the folder of their runs
+    trim: bool = False
 
     def named(self, place: RunFiles) -> Record:
         adapter = self.adapters.get(place.folder)
@@ -157,6 +158,7 @@ def evaluate(
     seed: int = 0,
     draws: int = 2000,
     adapters: Sequence[str | Path] = (),
+    trim: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Run a task, greedily, on a model under each of several methods, and write a result file a run.
@@ -180,6 +182,7 @@ def evaluate(
         adapters: directories of LoRA adapters. Each is evaluated on the model, in place of the model alone, under the
             chosen ones, or, where none is named but the baseline, under what it was trained with. Results call it
             `model+name`, by the name of its directory; the baseline is the model without it.
+        trim: whether the baseline is trimmed too, as what is compressed is (`compress`): 1e-5 from the stock model.
         say: gets a line of text about how far it is, now and then.
 
     Raises:
@@ -192,8 +195,10 @@ def evaluate(
     chosen = list(dict.fromkeys([BASELINE, *chosen]))
     for spec in chosen[1:]:
         checkpoint.fit(spec)
+    checkpoint.family.check_trim(trim)
     task = dataclasses.replace(task, limit=limit)
     setup = _setup(model, checkpoint, task, batch_size, max_new_tokens, dtype, seed, draws, process, say)
+    setup = dataclasses.replace(setup, trim=trim)
     places = [results.run_files(Path(out), task.label, _name(model), spec) for spec in chosen]
     if adapters:
         places = places[:1]
@@ -447,8 +452,8 @@ def _ask(
             if setup.adapters:
                 switch(net, adapter)
             # a model without a method encodes anew: adapters take the way of keep=1, which is exact
-            spec = IDENTITY if place.spec == BASELINE and adapter is not None else place.spec
-            handle = None if spec == BASELINE else compress(net, spec)
+            spec = IDENTITY if place.spec == BASELINE and (adapter is not None or setup.trim) else place.spec
+            handle = None if spec == BASELINE else compress(net, spec, trim=setup.trim or None)
             try:
                 if handle is not None and adapter is not None:
                     load_learned(handle, [adapter.directory], carried=True)
@@ -675,6 +680,7 @@ def _result(
         "attention": getattr(net.config.get_text_config(), "_attn_implementation", None),
         "dtype": setup.identity["dtype"],
         "batch_size": setup.batch_size,
+        "trim": setup.trim,
         "processes": process.count,
         "hardware": {
             "device": torch.cuda.get_device_name(net.device) if cuda else _cpu(),

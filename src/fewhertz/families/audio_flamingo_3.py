@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fewhertz.families import whisper
 from fewhertz.families.base import MEL_HZ, Config, Family, Windows, inputs_of
 from fewhertz.scores import attention_received, token_means
 
@@ -21,6 +22,7 @@ class AudioFlamingo3(Family, name="audio-flamingo-3"):
     model_types = ("audioflamingo3",)
     audio_inputs = ("input_features", "input_features_mask")
     max_seconds = 600.0
+    padding = "masked"
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(MEL_HZ, 4)
@@ -50,9 +52,14 @@ class AudioFlamingo3(Family, name="audio-flamingo-3"):
         return Windows(
             tokens=tokens,
             lengths=lengths.tolist(),
-            full=steps // 2,
+            full=core.config.audio_config.max_source_positions // 2,
             scores=token_means(received.scores, 2)[real.to(tokens.device)] if received else None,
         )
+
+    def trimmed(
+        self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"]
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        return whisper.trimmed(model, audio, "input_features_mask")
 
     def project(self, model: nn.Module, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
         core: Any = model.base_model

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -69,6 +69,9 @@ class Family:
     audio_inputs: ClassVar[tuple[str, ...]]  # arguments of forward that carry audio: consumed here
     sites: ClassVar[tuple[str, ...]] = ("llm", "encoder")
     max_seconds: ClassVar[float | None] = None  # longest clip that the processor reads without cutting; None: any
+    # What the encoder does with the padding behind a clip. "masked": computes it and hides it from the clip, so it can
+    # be trimmed. "heard": attends to it, so it cannot. "left out": computes valid frames alone.
+    padding: ClassVar[Literal["masked", "heard", "left out"]] = "heard"
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -96,6 +99,14 @@ class Family:
             )
         return method.at(self.rate(config))
 
+    def check_trim(self, trim: bool | None) -> None:
+        """Raise `ValueError` where `trim` is asked for and would change the audio tokens."""
+        if trim and self.padding == "heard":
+            raise ValueError(
+                f"{self.name} cannot be trimmed: its encoder attends to the padding behind a clip, so without it the "
+                "audio tokens would be others"
+            )
+
     def placeholder(self, config: Config) -> int:
         """Token id that stands for one audio token in `input_ids`."""
         return config.audio_token_id
@@ -116,6 +127,20 @@ class Family:
             NotImplementedError: where scores are asked for and cannot be had.
         """
         raise NotImplementedError
+
+    def trimmed(
+        self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"]
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """A model and audio for `encode` that give the same tokens, up to rounding, from the batch's valid frames.
+
+        What is returned shares the model's weights, and nothing of the model is changed.
+
+        Args:
+            model: as in `encode`.
+            audio: as in `encode`.
+            input_ids: as in `encode`.
+        """
+        return model, audio
 
     def project(self, model: nn.Module, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
         """Bring tokens of the site `"encoder"` into the LLM's input space."""

@@ -29,6 +29,7 @@ class Qwen2_5Omni(Family, name="qwen2.5-omni"):
     audio_inputs = ("input_features", "feature_attention_mask")
     sites = ("llm",)
     max_seconds: ClassVar[float | None] = 300.0
+    padding = "left out"
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(MEL_HZ, 4)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fewhertz.families import whisper
 from fewhertz.families.base import MEL_HZ, Config, Family, Windows
 from fewhertz.scores import attention_received, token_means
 
@@ -21,6 +22,7 @@ class Qwen2Audio(Family, name="qwen2-audio"):
     model_types = ("qwen2_audio",)
     audio_inputs = ("input_features", "feature_attention_mask")
     max_seconds = 30.0
+    padding = "masked"
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(MEL_HZ, 4)
@@ -53,6 +55,11 @@ class Qwen2Audio(Family, name="qwen2-audio"):
             full=None,
             scores=token_means(received.scores, 2)[real] if received else None,
         )
+
+    def trimmed(
+        self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"]
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        return whisper.trimmed(model, audio, "feature_attention_mask")
 
     def project(self, model: nn.Module, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
         core: Any = model.base_model

@@ -27,6 +27,7 @@ class Qwen3Asr(Family, name="qwen3-asr"):
     model_classes = ("Qwen3ASRForConditionalGeneration",)
     model_types = ("qwen3_asr",)
     audio_inputs = ("input_features", "input_features_mask")
+    padding = "left out"
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(CHUNK_TOKENS * MEL_HZ, 2 * config.audio_config.n_window)

@@ -165,6 +165,10 @@ class EncodedAudio:
         self._now = {key: found for key, found in self._now.items() if key[0] in samples}
         return [self._encoded(sample, site, scores).ids for sample in samples]
 
+    def trimmed(self, model: Any, sound: dict[str, Any], ids: Tensor) -> tuple[Any, dict[str, Any]]:
+        """As they are: samples are encoded alone, on whole windows, once for what is compressed and what is not."""
+        return model, sound
+
     def encode(self, model: Any, sound: dict[str, Any], ids: Tensor, site: str, scores: bool) -> Windows:
         """As `Family.encode`, of samples by their numbers."""
         samples = next(iter(sound.values()))

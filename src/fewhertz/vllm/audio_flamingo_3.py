@@ -1,10 +1,11 @@
 """Audio Flamingo 3 under vLLM, which takes one clip a prompt."""
 
+from torch import Tensor
 from vllm.model_executor.models import audioflamingo3 as upstream
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from fewhertz.vllm.choice import family_named
-from fewhertz.vllm.mixins import NEW_NAMES, CompressedModel, CompressedProcessor, WhisperScores
+from fewhertz.vllm.mixins import NEW_NAMES, CompressedModel, CompressedProcessor, WhisperTower
 
 
 class _Family:
@@ -19,7 +20,11 @@ class Processor(_Family, CompressedProcessor, upstream.AudioFlamingo3MultiModalP
 @MULTIMODAL_REGISTRY.register_processor(
     Processor, info=upstream.AudioFlamingo3ProcessingInfo, dummy_inputs=upstream.AudioFlamingo3DummyInputsBuilder
 )
-class AudioFlamingo3(_Family, WhisperScores, CompressedModel, upstream.AudioFlamingo3ForConditionalGeneration):
+class AudioFlamingo3(_Family, WhisperTower, CompressedModel, upstream.AudioFlamingo3ForConditionalGeneration):
     """Embeds it."""
 
     renamed = NEW_NAMES
+
+    def _encode_audio_features(self, input_features: Tensor, feature_attention_mask: Tensor) -> Tensor:
+        width = self.width(feature_attention_mask)  # the tower takes windows of any length
+        return super()._encode_audio_features(input_features[..., :width], feature_attention_mask[..., :width])

@@ -23,6 +23,7 @@ from vllm.multimodal.parse import AudioProcessorItems
 from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
 from fewhertz.checkpoint import LEARNED
+from fewhertz.families import whisper
 from fewhertz.families.base import Family
 from fewhertz.method import IDENTITY, Clip, Method
 from fewhertz.scores import attention_received, token_means
@@ -198,6 +199,7 @@ class CompressedModel(CorrectedModel):
     family: ClassVar[Family]
     scores: ClassVar[bool] = False
     renamed: ClassVar[WeightsMapper | None] = None
+    trims = False  # while clips are embedded that are all compressed: see WhisperTower
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         upstream: Any = super()
@@ -252,6 +254,14 @@ class CompressedModel(CorrectedModel):
             tokens = upstream.embed_multimodal(**kwargs)
             return tokens if self._carried is None else [self.carrying(x) for x in tokens]
         methods = [self.choice.method(_unpacked(row)) for row in specs]
+        self.trims = all(method.keep != 1 for method in methods)
+        try:
+            return self._embed(kwargs, methods)
+        finally:
+            self.trims = False
+
+    def _embed(self, kwargs: dict[str, Any], methods: list[Method]) -> tuple[Tensor, ...]:
+        upstream: Any = super()
         scores: Sequence[Tensor | None] = [None] * len(methods)
         if any("scores" in method.needs for method in methods):
             with self.scored(kwargs) as scores:
@@ -282,10 +292,18 @@ class CompressedModel(CorrectedModel):
         return tuple(out)
 
 
-class WhisperScores:
-    """Scores of the transformers encoder that Qwen2-Audio and Audio Flamingo 3 share: windows of 30 s, padded."""
+class WhisperTower:
+    """The encoder that Qwen2-Audio and Audio Flamingo 3 share, transformers' own: windows of 30 s, padded.
+
+    Where all clips of a batch are compressed, it reads no more than the longest of them (fewhertz.families.whisper).
+    """
 
     audio_tower: Any
+    trims: bool
+
+    def width(self, mask: Tensor) -> int:
+        """Mel frames of a window that the encoder reads, of those that a mask of (windows, frames) is over."""
+        return whisper.cut_of(mask.sum(-1), mask.shape[-1]) if self.trims else mask.shape[-1]
 
     @contextmanager
     def scored(self, audio: dict[str, Any]) -> Iterator[list[Tensor]]:
@@ -293,7 +311,7 @@ class WhisperScores:
         mask = audio["feature_attention_mask"]
         mask = torch.cat(list(mask)) if isinstance(mask, list) else mask
         frames = (mask.sum(-1) - 1) // 2 + 1
-        steps = (mask.shape[-1] - 1) // 2 + 1
+        steps = (self.width(mask) - 1) // 2 + 1
         valid = torch.arange(steps, device=frames.device) < frames[:, None]
         scores: list[Tensor] = []
         with attention_received(self.audio_tower.layers[-1].self_attn, valid) as received:

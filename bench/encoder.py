@@ -1,0 +1,188 @@
+"""What an encoder saves that leaves padding out: the stock model's whole windows against trimmed ones, side by side.
+
+    python bench/encoder.py --out results/bench/encoder.json       # 3 minutes on one idle core; or on a GPU
+    python bench/encoder.py --out out/quick.json --quick           # seconds: tiny shapes, for the tests, no figures
+
+Two encoders: pocket's, and one of Whisper-large's shapes with random weights, as Qwen2-Audio-7B has it (on a CPU with
+two of its layers, which the result says). A round runs stock and ours once each; ratios are of the same round. Times
+are those of `Attached.audio_tokens` at keep=1: encoder, projector and bookkeeping, from the log-mel on. On a CPU they
+are seconds of the process, so that what else runs on the machine counts less.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from methods import environment, in_turns, save
+from prefill import AUDIO_7B, QUICK, build, configuration, progress
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import fewhertz
+from fewhertz.families import family_of
+from fewhertz.families.base import MEL_HZ
+
+CLIPS = (2, 5, 15, 30)  # seconds
+TARGET = 4.0  # stock over ours, for clips up to `SHORT` seconds
+SHORT = 5
+SMALL_LLM = QUICK["text"]  # the LLM is there to be a model, and does not run
+CPU_LAYERS = 2
+ROUNDS = {"cpu": 3, "cuda": 20}
+
+
+def flops(config: Any, frames: int) -> int:
+    """Floating-point operations of an encoder over `frames` frames of one window, projector left out.
+
+    With d the width, f the MLP's, L layers and M mel bands: 12·frames·M·d + 6·frames·d² for the convolutions, and
+    L · (2·frames·(4d² + 2d·f) + 4·frames²·d). A multiply and an add are two.
+    """
+    d, wide, bands = config.d_model, config.encoder_ffn_dim, config.num_mel_bins
+    layer = 2 * frames * (4 * d * d + 2 * d * wide) + 4 * frames * frames * d
+    return 12 * frames * bands * d + 6 * frames * d * d + config.encoder_layers * layer
+
+
+def request(model: Any, seconds: float, batch: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Random audio of `seconds`, padded to the window, and prompts that are its placeholders alone."""
+    config = model.config.audio_config
+    width = 2 * config.max_source_positions
+    mel = min(width, round(seconds * MEL_HZ))
+    like = model.base_model.audio_tower.conv1.weight
+    audio = {
+        "input_features": torch.randn(batch, config.num_mel_bins, width, device=like.device, dtype=like.dtype),
+        "feature_attention_mask": (torch.arange(width, device=like.device) < mel).long().expand(batch, -1),
+    }
+    tokens = ((mel - 1) // 2 + 1) // 2
+    return audio, torch.full((batch, tokens), model.config.audio_token_id, device=like.device)
+
+
+def compared(model: Any, seconds: float, batch: int, rounds: int, device: str) -> dict[str, Any]:
+    """One row: seconds of both, and by how much their tokens differ."""
+    config, family = model.config.audio_config, family_of(model)
+    audio, ids = request(model, seconds, batch)
+    heard: dict[str, Tensor] = {}
+    read: list[int] = []  # mel frames of a call
+
+    def call(name: str, trim: bool) -> Callable[[], None]:
+        def run() -> None:
+            with fewhertz.compress(model, "none", trim=trim) as handle:
+                tokens, _ = handle.audio_tokens(audio, ids, torch.ones_like(ids, dtype=torch.bool))
+            heard[name] = torch.cat(tokens)
+
+        return run
+
+    runs = {"stock": call("stock", False), "ours": call("ours", True)}
+    hook = model.base_model.audio_tower.conv1.register_forward_pre_hook(lambda _, args: read.append(args[0].shape[-1]))
+    for run in runs.values():  # warm-up
+        run()
+    hook.remove()
+    times = in_turns(runs, rounds, device, time.process_time)
+    ratios = [stock / ours for stock, ours in zip(times["stock"], times["ours"], strict=True)]
+    predicted = flops(config, read[0] // 2) / flops(config, read[1] // 2)
+    ratio = statistics.median(ratios)
+    target = TARGET if seconds <= SHORT else None
+    return {
+        "clip_seconds": seconds,
+        "batch": batch,
+        "family": family.name,
+        "mel_frames": {"stock": read[0], "ours": read[1]},
+        "seconds": {name: statistics.median(took) for name, took in times.items()},
+        "stock_over_ours": ratio,
+        "range": [min(ratios), max(ratios)],
+        "predicted": predicted,
+        "measured_over_predicted": ratio / predicted,
+        "largest_difference": float((heard["stock"] - heard["ours"]).abs().max()),
+        "largest_value": float(heard["stock"].abs().max()),
+        "target": target,
+        "met": None if target is None else ratio >= target,
+    }
+
+
+def models(quick: bool, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+    """What is measured, each made when its turn comes."""
+    if quick:
+        return {"tiny": lambda: build(configuration(QUICK), device, dtype)}
+    layers = AUDIO_7B["encoder_layers"] if device == "cuda" else CPU_LAYERS
+    large = {"text": SMALL_LLM, "audio": AUDIO_7B | {"encoder_layers": layers}}
+    return {
+        "pocket": lambda: fewhertz.load("pocket", device=device, dtype=dtype)[0],
+        "whisper-large": lambda: build(configuration(large), device, dtype),
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the table."""
+    table = Table(
+        "encoder", "clip", "batch", "stock", "ours", "stock over ours", "by operations", "differs by", box=box.SIMPLE
+    )
+    for row in result["rows"]:
+        stock, ours = (f"{1000 * row['seconds'][name]:.1f} ms" for name in ("stock", "ours"))
+        ratio = f"{row['stock_over_ours']:.2f} [{row['range'][0]:.2f}, {row['range'][1]:.2f}]"
+        differs = f"{row['largest_difference']:.0e}"
+        clip, predicted = f"{row['clip_seconds']:g} s", f"{row['predicted']:.2f}"
+        table.add_row(row["model"], clip, str(row["batch"]), stock, ours, ratio, predicted, differs)
+    Console(width=110).print(table)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Result file (JSON).")],
+    quick: Annotated[bool, typer.Option(help="Tiny shapes: shows that the bench runs, measures nothing.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda; by default cuda where there is one.")] = "",
+    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
+) -> None:
+    """Measure, write the result file, print the table."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(threads)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    torch.manual_seed(0)
+    before = environment(device)
+    clips = [clip / 25 for clip in CLIPS] if quick else CLIPS  # the tiny window has 2.4 s
+    batches = [1, 16] if device == "cuda" else [1, 4]
+    rounds = 2 if quick else ROUNDS[device]
+    rows, shapes = [], {}
+    with torch.inference_mode():
+        for name, make in models(quick, device, dtype).items():
+            model = make().eval()
+            shapes[name] = {key: getattr(model.config.audio_config, key) for key in AUDIO_7B}
+            slow = name == "whisper-large" and device == "cpu"
+            for batch in batches[:1] if slow else batches:
+                for clip in clips:
+                    rows.append({"model": name} | compared(model, clip, batch, rounds, device))
+                    progress(f"{name}, {clip:g} s, batch {batch}")
+    result = {
+        "what": "encoder and projector of the stock model on whole windows, and trimmed to the longest clip",
+        "notes": [
+            "weights of whisper-large and all audio are random: times of these shapes, no quality",
+            "seconds are medians of rounds in which both run once; ratios are medians of each round's ratio",
+            "predicted: ratio of flops() in bench/encoder.py",
+            "largest_difference and largest_value are of audio tokens, all of a batch",
+        ],
+        "reduced": []
+        if quick or device == "cuda"
+        else [f"whisper-large encoder_layers: {CPU_LAYERS} for {AUDIO_7B['encoder_layers']}", "float32 for bfloat16"],
+        "quick": quick,
+        "configuration": {
+            "shapes": shapes,
+            "clips": list(clips),
+            "rounds": rounds,
+            "device": device,
+            "dtype": str(dtype).removeprefix("torch."),
+            "clock": "wall" if device == "cuda" else "process",
+        },
+        "environment": before,
+        "rows": rows,
+    }
+    save(result, out)
+    show(result)
+    Console().print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
