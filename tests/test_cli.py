@@ -33,6 +33,7 @@ VERBS = [
     "sample",
     "inspect",
     "show",
+    "compare",
     "demo",
     "compress",
     "eval",

@@ -1,6 +1,6 @@
 "use strict";
 // Draws and plays one clip under several methods. All text of others goes through textContent.
-const SVG = "http://www.w3.org/2000/svg";
+const SVG = document.querySelector("svg").namespaceURI;
 const BOX = 30, DEPTH = 6, DEPTHS = 7; // heights in px: of a box, of a step down for a link; most steps
 const make = (name, kind, text) => {
   const element = document.createElement(name);
@@ -136,7 +136,7 @@ const start = (root) => {
     for (const owner of lane.group ?? []) if (owner >= 0) count[owner] += 1;
     return count;
   });
-  const most = Math.max(1, ...sizes.flat());
+  const most = sizes.flat().reduce((high, size) => Math.max(high, size), 1);
   const strength = (size) => most === 1 ? 0.6 : 0.3 + 0.7 * Math.log(size) / Math.log(most);
   root.append(legend());
 
@@ -230,13 +230,11 @@ const start = (root) => {
       section.append(tokensOf(lane, number, found, note));
       const lost = dropped.map(([first, end]) => [first / perSecond, end / perSecond]);
       const seconds = lost.reduce((sum, [from, to]) => sum + to - from, 0);
-      const hear = make("button", "dropped", lost.length ? `Play what was dropped (${seconds.toFixed(2)} s)`
-        : "Nothing was dropped");
+      const hear = make("button", "dropped", `Play what was dropped (${seconds.toFixed(2)} s)`);
       hear.type = "button";
-      hear.disabled = !lost.length;
       hear.setAttribute("aria-label", `${hear.textContent}, ${name}`);
       hear.addEventListener("click", () => { if (play(lost, rest)) played(); });
-      foot.append(hear, note);
+      foot.append(lost.length ? hear : make("span", "soft", "Nothing was dropped."), note);
     } else {
       lanes.push({tokens: [], group: []});
       foot.append(make("span", "soft", "A learned method: it has no plan to draw."));
