@@ -34,6 +34,7 @@ VERBS = [
     "inspect",
     "show",
     "compare",
+    "studio",
     "demo",
     "compress",
     "eval",

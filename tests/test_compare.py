@@ -89,7 +89,7 @@ def test_the_page_needs_no_network_and_lets_no_script_in(shown: Path, tmp_path: 
     assert text.count("<script") == 2
 
     wave = np.zeros(16_000, np.float32)
-    lane = compare.Lane(HOSTILE, 25, 25, None, HOSTILE, [("", HOSTILE), ("+", HOSTILE)], (1, 2), None, None)
+    lane = compare.Lane(HOSTILE, 25, 25, None, HOSTILE, None, None, (("", HOSTILE), ("+", HOSTILE)), (1, 2))
     clip = page.record(HOSTILE, wave, 16_000, 25.0, [lane], model=HOSTILE, prompt=HOSTILE, reference=HOSTILE)
     hostile = tmp_path / "hostile.html"
     hostile.write_text(page.page(clip), "utf-8")
@@ -113,7 +113,7 @@ def test_answers_are_compared_to_those_with_all_tokens(loaded: tuple[Any, Any]) 
     for lane in lanes:
         assert "".join(text for kind, text in lane.differences if kind != "-") == lane.text
         assert lane.errors == words.word_errors(SAID, lane.text) and lane.errors[1] == 9
-    assert lanes[0].differences == [("", lanes[0].text)] and lanes[0].errors == (0, 9)
+    assert lanes[0].differences == (("", lanes[0].text),) and lanes[0].errors == (0, 9)
     question = compare.compare(*loaded, wave, SPECS[:1], "What can be heard?", max_new_tokens=3)
     assert question[0].errors is None and question[0].text != lanes[0].text
 

@@ -211,7 +211,7 @@ def test_no_text_of_others_runs(visit: Visit, tmp_path: Path) -> None:
     plan = Plan.identity(1, 25)
     texts = [HOSTILE, "<img src=x onerror=pwned=1>", "javascript:pwned=1", "{{7*7}}", "\u202e\x00\x1b[31m"]
     lanes = [
-        compare.Lane(text, 25, 25, plan, text, [("", text), ("+", text), ("-", text)], (1, 2), 1, 1) for text in texts
+        compare.Lane(text, 25, 25, plan, text, 1, 1, (("", text), ("+", text), ("-", text)), (1, 2)) for text in texts
     ]
     clip = pages.record(HOSTILE, wave, 16_000, 25.0, lanes, model=HOSTILE, prompt=HOSTILE, reference=HOSTILE)
     file = tmp_path / "hostile.html"

@@ -1,4 +1,4 @@
-"""What there is to look at: `methods`, `inspect`, `show`, `compare`, `demo`, `sample`."""
+"""What there is to look at: `methods`, `inspect`, `show`, `compare`, `studio`, `demo`, `sample`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -511,7 +512,7 @@ def _print_lanes(file: Path, seconds: float, reference: str | None, lanes: list[
     print_table(["method", "audio tokens", "Hz", "KV cache", "LLM prefill", "wrong words", "answer"], rows)
 
 
-def _marked(differences: list[tuple[str, str]]) -> Text:
+def _marked(differences: Iterable[tuple[str, str]]) -> Text:
     """An answer with what differs from that with all tokens in colour, and in signs for those who see none."""
     from rich.text import Text
 
@@ -526,6 +527,27 @@ def _marked(differences: list[tuple[str, str]]) -> Text:
         else:
             text.append(words)
     return text
+
+
+@command(epilog="fewhertz studio\n\nfewhertz studio Qwen/Qwen2-Audio-7B-Instruct --port 7861")
+def studio(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub id, a directory, or pocket.")] = "pocket",
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 7860,
+    share: Annotated[bool, typer.Option("--share", help="A public address, through Gradio's servers.")] = False,
+    device: DEVICE = None,
+    modules: IMPORT = None,
+) -> None:
+    """Open a page in which to drop, record or pick a clip, choose methods, and see, hear and read what they do."""
+    import_modules(modules)
+    with bad_usage():
+        from fewhertz.errors import need
+
+        need("gradio", "studio")
+        quiet()
+        from fewhertz.studio import app
+
+        app.serve(model, device=device, host=host, port=port, share=share)
 
 
 @command(epilog="fewhertz demo\n\nfewhertz demo --out measured")

@@ -131,20 +131,28 @@ const start = (root) => {
   });
   const played = () => { button.textContent = "Stop"; };
 
-  const sizes = clip.lanes.map((lane) => {
-    const count = new Array(lane.audio_tokens).fill(0);
-    for (const owner of lane.group ?? []) if (owner >= 0) count[owner] += 1;
-    return count;
-  });
-  const most = sizes.flat().reduce((high, size) => Math.max(high, size), 1);
+  let sizes, most;
   const strength = (size) => most === 1 ? 0.6 : 0.3 + 0.7 * Math.log(size) / Math.log(most);
-  root.append(legend());
-
   const view = make("div", "view"), wide = make("div", "wide"), cursor = make("div", "cursor");
   view.append(wide);
   wide.append(spectrogram(), waveform(), make("div", "times"), cursor);
-  clip.lanes.forEach((lane, i) => wide.append(laneOf(lane, i)));
   root.append(view);
+
+  // also called where lanes change while the page is open, as in the studio; a token that plays goes on
+  function relane() {
+    sizes = clip.lanes.map((lane) => {
+      const count = new Array(lane.audio_tokens).fill(0);
+      for (const owner of lane.group ?? []) if (owner >= 0) count[owner] += 1;
+      return count;
+    });
+    most = sizes.flat().reduce((high, size) => Math.max(high, size), 1);
+    root.querySelector(".legend")?.remove();
+    view.before(legend());
+    lanes.length = 0;
+    for (const old of wide.querySelectorAll(".lane")) old.remove();
+    clip.lanes.forEach((lane, i) => wide.append(laneOf(lane, i)));
+    move(at);
+  }
 
   function legend() {
     const box = make("p", "legend soft");
@@ -343,8 +351,8 @@ const start = (root) => {
 
   function answerOf(lane, number) {
     const answer = make("p", "answer");
-    if (!lane.text.trim() && !lane.differences.length) {
-      answer.textContent = "no answer";
+    if (lane.text === null || (!lane.text.trim() && !lane.differences.length)) {
+      answer.textContent = lane.text === null ? "the answer is on its way" : "no answer";
       answer.classList.add("none");
       return [answer];
     }
@@ -406,6 +414,14 @@ const start = (root) => {
   zoom.addEventListener("input", scale);
   new ResizeObserver(scale).observe(view);
   scale();
-  move(0);
+  relane();
+  if (parent === window) return;
+  // inside the studio: lanes come in, and it is told the height
+  addEventListener("message", (event) => {
+    if (event.source !== parent || !Array.isArray(event.data?.lanes)) return;
+    clip.lanes = event.data.lanes;
+    relane();
+  });
+  new ResizeObserver(() => parent.postMessage({height: document.body.offsetHeight}, "*")).observe(root);
 };
 for (const root of document.querySelectorAll(".clip")) start(root);

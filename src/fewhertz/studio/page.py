@@ -63,7 +63,7 @@ def record(
         "bands": len(mel),
         "mel": base64.b64encode(shades.tobytes()).decode(),
         "wav": _wav(wave, sample_rate),
-        "lanes": [_lane(lane, seconds) for lane in lanes],
+        "lanes": [lane_record(lane, seconds) for lane in lanes],
     }
 
 
@@ -77,7 +77,8 @@ def check_length(seconds: float) -> None:
         raise ValueError(f"it has {seconds:.1f} s, and a page holds {MAX_SECONDS:g} s: cut a piece out of it")
 
 
-def _lane(lane: Lane, seconds: float) -> dict[str, Any]:
+def lane_record(lane: Lane, seconds: float) -> dict[str, Any]:
+    """A lane of a clip of so many seconds, as JSON."""
     return {
         "method": lane.spec,
         "audio_tokens_before": lane.before,
