@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · lint · docs · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · test-studio · lint · docs · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +14,7 @@ LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm lint docs bench bench-vllm reproduce claims training-free other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio lint docs bench bench-vllm reproduce claims training-free other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -35,6 +35,12 @@ test-versions: $(READY)
 # the plugin under vLLM, which wants an older transformers than our newest: in .venv-vllm
 test-vllm: $(VLLM_READY)
 	$(TEST_ENV) $(VLLM)/bin/python -m pytest -q -o filterwarnings=default tests_vllm
+
+# the page of `fewhertz show --html` in a real browser: Debian's, or a chromium that is there
+test-studio: $(READY)
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	$(BIN)/python -m pip install -q -c constraints.txt playwright axe-playwright-python
+	$(TEST_ENV) $(BIN)/pytest -q tests_studio $(if $(PICTURES),--pictures $(PICTURES))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -33,6 +33,8 @@ VERBS = [
     "sample",
     "inspect",
     "show",
+    "compare",
+    "studio",
     "demo",
     "compress",
     "eval",

@@ -20,9 +20,9 @@ from test_cli import fewhertz_
 
 from fewhertz.evaluation import curves, results
 from fewhertz.evaluation.metrics import METRICS
-from fewhertz.evaluation.regressions import LONGEST, _compare
 from fewhertz.evaluation.results import BASELINE, read, read_samples, run_files, write
 from fewhertz.pocket import path
+from fewhertz.words import LONGEST, marks
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
@@ -421,7 +421,7 @@ def test_words_that_differ(reference: str, output: str, missed: list[str], wrong
         ends = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
         return [text[ends[i] : ends[i + 1]] for i in range(1, len(lengths), 2)]
 
-    one, two, _ = _compare(reference, output)
+    one, two, _ = marks(reference, output)
     assert (marked(reference, one), marked(output, two)) == (missed, wrong)
 
 

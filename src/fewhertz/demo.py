@@ -18,6 +18,7 @@ from fewhertz import audio, pocket
 from fewhertz.attach import encode_once
 from fewhertz.method import RECOMMENDED
 from fewhertz.run import Wave, answer, request, sample_rate
+from fewhertz.words import distance
 
 METHODS = ("pool", "stride", "ltbm", "segmentwise", "pool+time+sizes", RECOMMENDED)
 KEEPS = tuple(map(Fraction, ("1", "1/2", "1/3", "1/4", "1/6")))
@@ -119,17 +120,7 @@ def measure(
 def word_errors(references: list[str], hypotheses: list[str]) -> list[list[int]]:
     """Word errors and words of each clip. Lower case, as pocket writes."""
     pairs = zip(references, hypotheses, strict=True)
-    return [[_distance(one.lower().split(), other.lower().split()), len(one.split())] for one, other in pairs]
-
-
-def _distance(one: list[str], other: list[str]) -> int:
-    """Fewest words put in, left out or changed. Here, since jiwer is an extra and the demo runs without."""
-    row = list(range(len(other) + 1))
-    for i, word in enumerate(one, 1):
-        before, row = row, [i]
-        for j, said in enumerate(other, 1):
-            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (word != said)))
-    return row[-1]
+    return [[distance(one.lower().split(), other.lower().split()), len(one.split())] for one, other in pairs]
 
 
 def print_table(rows: list[Row]) -> None:

@@ -309,7 +309,7 @@ def windows_of(files: Iterable[str | Path], rate: int, family: Family, chunk: fl
     for index, file in enumerate(files):
         try:
             if chunk is None:
-                yield Window(index, file, _whole(file, rate, family), last=True)
+                yield Window(index, file, read_whole(file, rate, family), last=True)
                 continue
             wave = None
             for block in audio.chunks(file, chunk, rate):
@@ -323,7 +323,12 @@ def windows_of(files: Iterable[str | Path], rate: int, family: Family, chunk: fl
             yield Window(index, file, None, last=True, error=one_line(error))
 
 
-def _whole(file: str | Path, rate: int, family: Family) -> Wave:
+def read_whole(file: str | Path, rate: int, family: Family) -> Wave:
+    """A file as one piece, at `rate`.
+
+    Raises:
+        ValueError: where it is longer than what the family reads at once, or cannot be read.
+    """
     limit = family.max_seconds
     if limit is not None and (seconds := audio.duration(file)) > limit:
         raise ValueError(too_long(seconds, family, chunks=True))

@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 import fewhertz
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 MAX_BATCH, MAX_NEW = 65_536, 1_048_576  # beyond them a number is a slip of the pen
 
@@ -303,7 +306,7 @@ def progress(total: int) -> Iterator[Any]:
         yield lambda: bar.advance(task)
 
 
-def print_table(head: list[str], rows: list[list[str]]) -> None:
+def print_table(head: list[str], rows: Sequence[Sequence[str | Text]]) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -313,7 +316,7 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=10_000)
     table = Table(*head, box=SIMPLE, pad_edge=False)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     console.print(table)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -15,9 +12,11 @@ from pathlib import Path
 
 from fewhertz.evaluation import curves
 from fewhertz.evaluation.curves import Curve, Group, Run, decimals, hertz, interval, number
-from fewhertz.evaluation.regressions import cut, regressions
+from fewhertz.evaluation.regressions import regressions
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.files import Record, differing, differs, replace
+from fewhertz.page import fill, packed, policy
+from fewhertz.words import cut
 
 MOST = 20  # errors of a task × model that are listed
 SHAPES = {  # the markers of curves.MARKERS, around 0, 0
@@ -80,20 +79,8 @@ def _page(found: list[Group], wrong: list[str], sections: list[str], numbers: di
     light, dark = (
         " ".join(f"--c{i}: {colour};" for i, colour in enumerate(some)) for some in (curves.COLOURS, ON_DARK)
     )
-    page = _fill(template, {"light": light, "dark": dark, "lines": "\n".join(looks)})
-    policy = f"default-src 'none'; style-src {_hash(page, 'style')}; script-src {_hash(page, 'script')}; "
-    policy += "base-uri 'none'; form-action 'none'"
-    return _fill(page, {"policy": policy, "title": "fewhertz report", "body": "\n".join(body)})
-
-
-def _fill(template: str, values: dict[str, str]) -> str:
-    return re.sub(rf"\$({'|'.join(values)})\b", lambda match: values[match[1]], template)
-
-
-def _hash(page: str, tag: str) -> str:
-    """The policy's name of the page's own style or script; no other is let in."""
-    content = page.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0]
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+    page = fill(template, {"light": light, "dark": dark, "lines": "\n".join(looks)})
+    return fill(page, {"policy": policy(page), "title": "fewhertz report", "body": "\n".join(body)})
 
 
 def _text(value: object) -> str:
@@ -353,15 +340,11 @@ def _point(frame: _Frame, run: Run, marker: int, full: bool) -> str:
 
 def _browser(data: Record, place: int) -> str:
     options = "".join(f"<option>{_text(run['spec'])}</option>" for run in data["runs"])
-    # a tag cannot begin inside: what is data stays data
-    packed = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        packed = packed.replace(sign, f"\\u{ord(sign):04x}")
     return (
         f'<h3>Worst regressions</h3><noscript><p class="soft">Samples are shown with JavaScript only.</p></noscript>'
         f'<div class="browser" hidden><label for="b{place}">Method </label><select id="b{place}" autocomplete="off">'
         f'{options}</select><p class="soft" aria-live="polite"></p><ol class="samples"></ol>'
         '<p class="soft">Marked: words of an output that the reference lacks, and words of the reference that the '
         "method's output lacks. Capitals and punctuation do not count here.</p></div>"
-        f'<script type="application/json">{packed}</script>'
+        f'<script type="application/json">{packed(data)}</script>'
     )

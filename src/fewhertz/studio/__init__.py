@@ -1,0 +1,1 @@
+"""To see and hear what a method makes of a clip."""

@@ -1,0 +1,376 @@
+"""`fewhertz studio`: drop, record or pick a clip, and see, hear and read what methods make of it."""
+
+from __future__ import annotations
+
+import html
+import json
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from fewhertz import audio
+from fewhertz.compare import Heard, Lane, load, with_all_tokens
+from fewhertz.cost import kv_bytes
+from fewhertz.errors import need, one_line
+from fewhertz.families import family_of
+from fewhertz.files import Record
+from fewhertz.method import METHODS, RECOMMENDED, parse
+from fewhertz.run import PROMPTS, Wave, read_whole, sample_rate
+from fewhertz.studio import page
+
+MAX_BYTES = 50 * 10**6  # of an upload
+KEPT_SECONDS = 1800  # after which what was uploaded, and a visitor's clip, is deleted
+MAX_LANES = 12
+MAX_NEW_TOKENS = 256
+CARD_BYTES = 24 * 10**9  # of a common GPU, for what fits
+ASK = "ask"
+POCKET = (
+    "pocket is a test model: it was trained on short synthetic English and German speech, single words, ten sounds and "
+    "questions about them. Of other audio it makes nonsense, with all tokens too."
+)
+
+# the page of `fewhertz show --html` in a frame of its own, which shares nothing with this one
+FRAME = '<iframe sandbox="allow-scripts" allow="autoplay" title="Tokens, sound and answers"></iframe>'
+FRAME_CSS = "iframe { width: 100%; height: 8rem; border: 0; color-scheme: light dark; }"
+FRAME_JS = """
+let shown = null, loaded = false;
+const frame = element.querySelector("iframe");
+const send = () => {
+  if (loaded && props.value) frame.contentWindow.postMessage({lanes: props.value}, "*");
+};
+const update = () => {
+  if (props.page && props.page !== shown) {
+    shown = props.page;
+    loaded = false;
+    frame.onload = () => { loaded = true; send(); };
+    frame.srcdoc = shown;
+  } else send();
+};
+window.addEventListener("message", (event) => {
+  if (event.source === frame.contentWindow && event.data?.height > 0)
+    frame.style.height = `${Math.ceil(event.data.height) + 8}px`;
+});
+watch(["value", "page"], update);
+update();
+"""
+
+
+@dataclass
+class Visit:
+    """What one visitor has on the table."""
+
+    heard: Heard
+    name: str
+    wave: Wave
+    seconds: float
+    prompt: str | None
+    reference: str | None
+    page: str = ""
+    lanes: list[Lane] = field(default_factory=list)
+    turn: int = 0  # raised by each redraw: answers to an earlier one are given up
+
+    def value(self) -> list[Record]:
+        """The lanes, for the frame."""
+        return [page.lane_record(lane, self.seconds) for lane in self.lanes]
+
+
+class Studio:
+    """A model, and what is done with it for visitors, one at a time."""
+
+    def __init__(self, model: str, *, device: str | None = None) -> None:
+        self.name = model
+        self.model, self.processor = load(model, [], device=device)
+        self.family = family_of(self.model)
+        self.rate = sample_rate(self.processor)
+        self.token_rate = float(self.family.rate(self.model.config))
+        self.max_seconds = min(self.family.max_seconds or page.MAX_SECONDS, page.MAX_SECONDS)
+        self._lock = threading.Lock()  # the model is one, and methods are attached to it
+
+    def banner(self) -> str:
+        """What the model can do, in Markdown."""
+        about = POCKET if self.name == "pocket" else f"{html.escape(self.name)} ({self.family.name})."
+        return f"{about} It hears up to {self.max_seconds:g} s at {self.token_rate:g} audio tokens a second."
+
+    def specs(self, methods: list[str], unit: str, keep: float, hertz: float) -> list[str]:
+        """The lanes' specs: methods that have a budget keep it, the others get that of the slider.
+
+        Raises:
+            ValueError: where one is none, or there are too many.
+        """
+        if len(methods) > MAX_LANES:
+            raise ValueError(f"there is room for {MAX_LANES} methods, {len(methods)} are chosen")
+        found = []
+        for text in methods:
+            name, plus, corrections = text.partition("+")
+            bare = METHODS.get(name.strip())
+            if bare is not None and bare.fixed_budget:
+                # 0.33 is meant as 1/3
+                budget = f"{hertz:g}Hz" if unit == "Hz" else f"keep={Fraction(keep).limit_denominator(24)}"
+                text = f"{name.strip()}@{budget}{plus}{corrections}"
+            found.append(parse(text).spec)
+        return with_all_tokens(found)[1:]
+
+    def listen(self, file: str, prompt: str | None, reference: str | None) -> Visit:
+        """Read a clip; it is encoded when its first lane is drawn.
+
+        Raises:
+            ValueError: where it is too long, or cannot be read.
+        """
+        if Path(file).stat().st_size > MAX_BYTES:
+            raise ValueError(f"{Path(file).name} is larger than the {MAX_BYTES / 1e6:.0f} MB that are taken")
+        if (seconds := audio.duration(file)) > self.max_seconds:
+            raise ValueError(f"{Path(file).name} has {seconds:.1f} s, and there is room for {self.max_seconds:g} s")
+        wave = read_whole(file, self.rate, self.family)
+        heard = Heard(self.model, self.processor, wave, prompt)
+        visit = Visit(heard, Path(file).name, wave, len(wave) / self.rate, prompt, reference)
+        with self._lock:
+            visit.lanes = [heard.draw("none")]
+        visit.page = self.page(visit)
+        return visit
+
+    def page(self, visit: Visit) -> str:
+        """The page of a visit as it is now."""
+        clip = page.record(
+            visit.name,
+            visit.wave,
+            self.rate,
+            self.token_rate,
+            visit.lanes,
+            model=self.name,
+            prompt=visit.prompt or PROMPTS["transcribe"],
+            reference=visit.reference,
+        )
+        return page.page(clip)
+
+    def draw(self, visit: Visit, specs: list[str]) -> None:
+        """Lanes without answers, but for those that are there already.
+
+        Raises:
+            ValueError: where a method does not fit the model.
+        """
+        there = {lane.spec: lane for lane in visit.lanes}
+        with self._lock:
+            lanes = [there.get(spec) or visit.heard.draw(spec) for spec in with_all_tokens(specs)]
+        visit.lanes, visit.turn = lanes, visit.turn + 1
+
+    def answers(self, visit: Visit) -> Iterator[None]:
+        """Answer lane by lane, until another redraw comes; other visitors get their turn between two lanes."""
+        turn = visit.turn
+        for i, lane in enumerate(visit.lanes):
+            if lane.text is not None:
+                continue
+            with self._lock:
+                if visit.turn != turn:
+                    return
+                lane = visit.heard.answer(lane.spec, MAX_NEW_TOKENS)
+            if visit.turn != turn:
+                return
+            visit.lanes[i] = lane.judged((visit.lanes[0] if i else lane).text, visit.reference)
+            yield
+
+    def costs(self, visit: Visit) -> list[list[str]]:
+        """Of each lane: its audio tokens and KV cache for an hour, and hours whose cache fits a card of 24 GB."""
+        rows = []
+        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        try:
+            each = kv_bytes(self.model.config.get_text_config(), 1, self.model.dtype)
+        except NotImplementedError:
+            return []
+        for lane in visit.lanes:
+            tokens = 3600 * lane.tokens / visit.seconds
+            fits = max(0.0, CARD_BYTES - weights) / (each * tokens)
+            rows.append([lane.spec, f"{tokens:,.0f}", f"{each * tokens / 1e9:.3g} GB", f"{fits:.3g} h"])
+        return rows
+
+    def exported(self, visit: Visit) -> str:
+        """Specs and commands that do the same."""
+        lines = ["import fewhertz", f"model, processor = fewhertz.load({self.name!r})"]
+        for lane in visit.lanes[1:]:
+            spec = json.dumps(lane.spec)
+            lines += ["", f"# {lane.spec}", f"fewhertz.compress(model, {spec})"]
+            lines += [f"# fewhertz run {self.name} AUDIO --method {spec}"]
+            lines += [f"# fewhertz serve {self.name} --method {spec}"]
+        return "\n".join(lines)
+
+    def save(self, visit: Visit) -> str:
+        """The page by itself, in a file that is there as long as the visit."""
+        folder = tempfile.mkdtemp()
+        weakref.finalize(visit, shutil.rmtree, folder, ignore_errors=True)
+        out = Path(folder) / "tokens.html"
+        out.write_bytes(self.page(visit).encode())
+        return str(out)
+
+
+def build(studio: Studio) -> Any:
+    """The app, for `serve` and for tests.
+
+    Raises:
+        ImportError: without Gradio.
+    """
+    gr = need("gradio", "studio")
+    from fewhertz.pocket import path
+
+    samples = [str(path() / "samples" / f"{i:02}.flac") for i in (1, 2, 5, 8, 11, 12)]
+    names = sorted(METHODS)
+    first = ["pool", RECOMMENDED]
+
+    def asked(task: str, question: str) -> str | None:
+        if task == ASK:
+            if not question.strip():
+                raise ValueError("write a question, or choose another task")
+            return question
+        return None if task == "transcribe" else PROMPTS[task]
+
+    def listen(file: str | None, task: str, question: str, reference: str, *budget: Any) -> Any:
+        if file is None:
+            return None, None, "Drop, record or pick a clip.", [], ""
+        try:
+            visit = studio.listen(file, asked(task, question), reference.strip() or None)
+        except Exception as error:  # of any kind: out of memory, a model's own checks
+            return None, None, f"**{html.escape(one_line(error))}**", [], ""
+        _, _, *rest = draw(visit, *budget)
+        new = gr.HTML(page=visit.page, value=visit.value())  # a method that does not fit leaves all tokens
+        return visit, new, *rest
+
+    def draw(visit: Visit | None, methods: list[str], unit: str, keep: float, hertz: float) -> Any:
+        if visit is None:
+            return None, gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        try:
+            studio.draw(visit, studio.specs(methods, unit, keep, hertz))
+        except Exception as error:
+            return visit, gr.skip(), f"**{html.escape(one_line(error))}**", gr.skip(), gr.skip()
+        said = f"{visit.seconds:.1f} s, {visit.lanes[0].tokens} audio tokens"
+        return visit, visit.value(), said, studio.costs(visit), studio.exported(visit)
+
+    def answers(visit: Visit | None) -> Iterator[Any]:
+        if visit is None:
+            return
+        try:
+            for _ in studio.answers(visit):
+                yield visit.value(), gr.skip()
+        except Exception as error:
+            yield gr.skip(), f"**{html.escape(one_line(error))}**"
+
+    def save(visit: Visit | None) -> Any:
+        if visit is None:
+            raise gr.Error("There is no clip yet.")
+        return gr.DownloadButton(value=studio.save(visit), visible=True)
+
+    with gr.Blocks(title="fewhertz studio", analytics_enabled=False, delete_cache=(300, KEPT_SECONDS)) as app:
+        gr.Markdown(f"# fewhertz studio\n{studio.banner()}")
+        visit = gr.State(None, time_to_live=KEPT_SECONDS)
+        with gr.Row():
+            with gr.Column():
+                sound = gr.Audio(
+                    type="filepath",
+                    sources=["upload", "microphone"],
+                    label=f"Clip, up to {studio.max_seconds:g} s and {MAX_BYTES / 1e6:.0f} MB",
+                    editable=False,
+                )
+                gr.Examples(samples, sound, label="Samples on which pocket works")
+            with gr.Column():
+                task = gr.Radio([*PROMPTS, ASK], value="transcribe", label="Task")
+                question = gr.Textbox(label="Question", visible=False)
+                reference = gr.Textbox(label="Reference: what the answer should be")
+                methods = gr.Dropdown(
+                    names, value=first, multiselect=True, allow_custom_value=True, label="Methods, or specs of your own"
+                )
+                unit = gr.Radio(["keep", "Hz"], value="keep", label="Budget of methods that are named without one")
+                keep = gr.Slider(0.05, 1, 0.5, step=0.01, label="keep: fraction of audio tokens")
+                hertz = gr.Slider(1, studio.token_rate, min(8, studio.token_rate), step=0.5, label="Hz", visible=False)
+        said = gr.Markdown("Drop, record or pick a clip.")
+        frame = gr.HTML(None, html_template=FRAME, css_template=FRAME_CSS, js_on_load=FRAME_JS, apply_default_css=False)
+        costs = gr.Dataframe(
+            headers=["method", "audio tokens an hour", "their KV cache", "hours that fit 24 GB"],
+            datatype="str",
+            label="What an hour would take, without activations and limits of context",
+            interactive=False,
+        )
+        code = gr.Code(language="python", label="The same in Python and on the command line", interactive=False)
+        with gr.Row():
+            keep_page = gr.Button("Make a page to keep")
+            download = gr.DownloadButton("Download tokens.html", visible=False)
+
+        budget, shown = [methods, unit, keep, hertz], [visit, frame, said, costs, code]
+        task.change(lambda task: gr.update(visible=task == ASK), task, question, show_progress="hidden")
+        unit.change(
+            lambda unit: [gr.update(visible=unit == name) for name in ("keep", "Hz")],
+            unit,
+            [keep, hertz],
+            show_progress="hidden",
+        )
+        heard = gr.on(
+            [sound.change, task.input, question.submit, reference.submit],
+            listen,
+            [sound, task, question, reference, *budget],
+            shown,
+            trigger_mode="always_last",
+            show_progress="minimal",
+            concurrency_limit=4,
+        )
+        drawn = gr.on(
+            [methods.input, unit.input, keep.input, hertz.input],
+            draw,
+            [visit, *budget],
+            shown,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            queue=False,  # it takes milliseconds, and is to be seen at once
+        )
+        for event in (heard, drawn):
+            event.then(
+                answers, visit, [frame, said], show_progress="hidden", concurrency_limit=4, trigger_mode="multiple"
+            )
+        keep_page.click(save, visit, download, concurrency_limit=4)
+    return app
+
+
+def serve(
+    model: str,
+    *,
+    device: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    wait: bool = True,
+) -> Any:
+    """Open the studio.
+
+    Args:
+        model: a hub id, a directory, or `pocket`.
+        device: where to; `None`: the GPU where there is one, else the CPU.
+        host: address to listen on.
+        port: of it.
+        share: whether Gradio's servers give it a public address.
+        wait: whether to return only once it is stopped.
+
+    Returns:
+        Gradio's app.
+
+    Raises:
+        ImportError: without Gradio.
+        ValueError: where there is no such model.
+        OSError: where the port is taken.
+    """
+    gr = need("gradio", "studio")
+    app = build(Studio(model, device=device))
+    # system fonts: the default theme asks another host for its own
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    app.queue(max_size=32).launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        max_file_size=MAX_BYTES,
+        theme=theme,
+        footer_links=[],
+        enable_monitoring=False,
+        ssr_mode=False,
+        prevent_thread_lock=not wait,
+    )
+    return app
