@@ -28,11 +28,13 @@ def test_public_names_are_these() -> None:
         "Clip",
         "Method",
         "Plan",
+        "Segment",
         "attached",
         "compress",
         "load",
         "parse",
         "train",
+        "transcribe",
     ]
     for name in fewhertz.__all__:
         assert getattr(fewhertz, name).__doc__, name

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fewhertz.method import Chain, Clip, Method, parse
     from fewhertz.plan import Plan
     from fewhertz.training import train
+    from fewhertz.transcription import Segment, transcribe
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,11 +22,13 @@ __all__ = [
     "Clip",
     "Method",
     "Plan",
+    "Segment",
     "attached",
     "compress",
     "load",
     "parse",
     "train",
+    "transcribe",
 ]
 
 # Names are looked up at first use: `import fewhertz` and `fewhertz --help` then need no torch.
@@ -41,6 +44,8 @@ _HOME = {
     "parse": "method",
     "Plan": "plan",
     "train": "training",
+    "Segment": "transcription",
+    "transcribe": "transcription",
 }
 
 
