@@ -142,9 +142,9 @@ class _Cutter:
                 return
             quiet, levels = quiet[done // self.frame :], levels[done // self.frame :]
         limit = min(self.size, len(self.held))
-        silences = [start for start, end in _runs(quiet) if end - start >= self.silence and start > 0]
-        first = silences[0] * self.frame if silences else len(self.held)
-        if first <= limit:
+        first = next((start for start, end in _runs(quiet) if end - start >= self.silence and start > 0), len(quiet))
+        first *= self.frame
+        if first <= min(limit, len(self.held) - self.frame):
             yield self._window(quiet, min(first + self.margin * self.frame, len(self.held)))
             self._drop(first)
             self.silent_from = self.at

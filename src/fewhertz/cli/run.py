@@ -261,15 +261,14 @@ class _Writer:
         if replies:
             rate = [totals["before"] / seconds, totals["after"] / seconds]
             took = totals["encode"] + totals["prefill"] + totals["decode"]
+            flags = Counter(flag for segment in segments for flag in segment.flags if flag != "silence")
+            told = ", ".join(f"{flag} {count}" for flag, count in sorted(flags.items()))
+            look = f"; of {len(replies)} windows to look at: {told}" if flags else ""
             say(
                 f"{file}: {seconds:.1f} s, {totals['before']} → {totals['after']} audio tokens "
                 f"({rate[0]:.3g} → {rate[1]:.3g} Hz), {totals['new_tokens']} new tokens, {took:.2f} s "
-                f"(encode {totals['encode']:.2f}, prefill {totals['prefill']:.2f}, decode {totals['decode']:.2f})"
+                f"(encode {totals['encode']:.2f}, prefill {totals['prefill']:.2f}, decode {totals['decode']:.2f}){look}"
             )
-        flags = Counter(flag for segment in segments for flag in segment.flags if flag != "silence")
-        if flags:
-            told = ", ".join(f"{flag} {count}" for flag, count in sorted(flags.items()))
-            say(f"{file}: to look at in {len(segments)} segments: {told} (--json says where)")
         self.record(file, segments, seconds, totals, error)
 
     def record(
