@@ -1,6 +1,6 @@
 """Long recordings: what windows cost in words, whether seams lose or double any, how far times are off, how fast it is.
 
-python -m recipes.pocket.manifests --split dev --lists synthetic unseen-voices pace-110 pace-150 pace-190 --out out/dev
+python -m recipes.pocket.manifests --lists synthetic unseen-voices pace-110 pace-150 pace-190 --out out/dev
 python bench/long_audio.py --lists out/dev --out results/bench/long-audio.json
 
 Clips of synthetic sentences are joined with pauses of 0.2 to 2 s: 2 and 20 minutes. The same clips alone are what the
@@ -26,18 +26,19 @@ from rich.console import Console
 
 import fewhertz
 from fewhertz import audio, run
+from fewhertz.method import RECOMMENDED, parse
 from fewhertz.transcription import Segment, longest_window, transcribe
 
 RATE = 16_000
 LISTS = ("synthetic", "unseen-voices", "pace-110", "pace-150", "pace-190")
 PAUSES = (0.2, 2.0)  # seconds
+RECOMMENDED_AT = parse(RECOMMENDED, "1/2").spec
 LONG: dict[str, Any] = {
-    "minutes": [2, 20],
-    "methods": ["none", "ward@keep=1/2+time+sizes"],
+    "recordings": [[2, "none"], [2, RECOMMENDED_AT], [20, "none"], [20, RECOMMENDED_AT]],
     "batch_size": 8,
     "timed_rounds": 2,
 }
-QUICK: dict[str, Any] = LONG | {"minutes": [0.1], "timed_rounds": 1}
+QUICK: dict[str, Any] = LONG | {"recordings": [[0.2, "none"], [0.2, RECOMMENDED_AT]], "timed_rounds": 1}
 console = Console(width=120)
 
 
@@ -172,17 +173,16 @@ def times(placed: list[Placed], segments: list[Segment]) -> dict[str, Any]:
 
 
 def measure(
-    loaded: tuple[Any, Any], clips: list[Clip], minutes: float, spec: str, size: dict[str, Any]
+    loaded: tuple[Any, Any], clips: list[Clip], minutes: float, spec: str, size: dict[str, Any], heard: list[list[str]]
 ) -> dict[str, Any]:
-    """One recording under one method."""
+    """One recording under one method; `heard`: what is said to the clips alone, in order, which grows."""
     wave, placed, used = joined(clips, 60 * minutes)
     batch = size["batch_size"]
-    alone: list[list[str]] = []
-    method = None if spec == "none" else spec
-    handle = None if method is None else fewhertz.compress(loaded[0], method)
-    for at in range(0, len(used), batch):
+    handle = None if spec == "none" else fewhertz.compress(loaded[0], spec)
+    for at in range(len(heard), len(used), batch):
         replies = run.reply(*loaded, [clip.wave for clip in used[at : at + batch]])
-        alone += [reply.text.lower().split() for reply in replies]
+        heard += [reply.text.lower().split() for reply in replies]
+    alone = heard[: len(used)]
     began, clock = time.process_time(), time.monotonic()
     segments = list(transcribe(*loaded, wave, batch_size=batch, source_rate=RATE))
     cpu, wall = time.process_time() - began, time.monotonic() - clock
@@ -244,7 +244,8 @@ def show(result: dict[str, Any]) -> None:
         console.print(
             f"{row['minutes']:g} min, {row['method']}: WER {row['wer_alone']:.1f} alone, {row['wer_joined']:.1f} "
             f"joined ({row['difference']:+.1f}); {row['seams']} seams, {row['words_lost']} words "
-            f"lost, {row['words_doubled']} doubled; times off by {row['median_error_s']:.3f} s (largest {row['largest_error_s']:.2f}, "
+            f"lost, {row['words_doubled']} doubled; times off by {row['median_error_s']:.3f} s "
+            f"(largest {row['largest_error_s']:.2f}, "
             f"{row['beyond_1_s']} of {row['edges']} beyond 1 s); flags {row['flags']}; "
             f"{row['new_tokens_in_loops']} of {row['new_tokens']} new tokens in loops"
         )
@@ -291,11 +292,12 @@ def main(
         "environment": environment(device),
         "recordings": [],
     }
-    for minutes in size["minutes"]:
-        for spec in size["methods"]:
-            result["recordings"].append(measure(loaded, clips, minutes, spec, size))
-    result["speed"] = speed(loaded, clips, size["minutes"][0], size)
-    save(result, out)
+    (shortest, _), *_ = size["recordings"]
+    result["speed"] = speed(loaded, clips, shortest, size)
+    alone: dict[str, list[list[str]]] = {}
+    for minutes, spec in size["recordings"]:
+        result["recordings"].append(measure(loaded, clips, minutes, spec, size, alone.setdefault(spec, [])))
+        save(result, out)  # what is there stays where it is broken off
     show(result)
     console.print(f"written to {out}")
 

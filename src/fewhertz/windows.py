@@ -22,7 +22,7 @@ FLOOR, ABOVE_FLOOR, BELOW_LOUD = -65.0, 6.0, 15.0  # dB
 LOUD = -40.0  # dBFS, before anything louder was heard
 PLACE = 0.1  # seconds: shortest quiet place that is cut in without an overlap
 MARGIN = 0.1  # seconds of quiet that a window keeps around its sound
-SILENCE = 3.0  # seconds: a silence of this length, or of a quarter of a window, is left out
+SILENCE = 3.0  # seconds: a silence of this length, or of an eighth of a window, ends a window and is left out
 OVERLAP = 2.0  # seconds that windows share where there is no quiet place, or a fifth of a window
 
 Levels: TypeAlias = Float32[np.ndarray, " frames"]
@@ -103,7 +103,7 @@ class _Cutter:
         self.frame = max(1, round(FRAME * self.rate))
         self.size = round(self.seconds * self.rate)
         self.least = int(np.ceil(MIN_SECONDS * self.rate))
-        self.silence = max(2, round(min(SILENCE, self.seconds / 4) * self.rate) // self.frame)  # frames
+        self.silence = max(2, round(min(SILENCE, self.seconds / 8) * self.rate) // self.frame)  # frames
         self.margin = min(round(MARGIN * self.rate) // self.frame, self.silence // 4)  # frames
         self.ahead = self.size + max(self.least, (self.silence + 1) * self.frame)
 
