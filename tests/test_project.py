@@ -30,6 +30,7 @@ def test_public_names_are_these() -> None:
         "Method",
         "Plan",
         "Results",
+        "Segment",
         "attached",
         "compress",
         "evaluate",
@@ -37,6 +38,7 @@ def test_public_names_are_these() -> None:
         "parse",
         "train",
         "tune",
+        "transcribe",
     ]
     for name in fewhertz.__all__:
         assert getattr(fewhertz, name).__doc__, name

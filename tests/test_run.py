@@ -105,68 +105,6 @@ def test_each_family_is_asked_through_its_own_processor(family: str, prompt: str
     assert [r.text for r in replies] == [r.text for r in alone]
 
 
-def test_files_come_in_order_and_a_bad_one_takes_no_other_with_it(
-    loaded: tuple[object, object], files: list[Path], tmp_path: Path
-) -> None:
-    bad = tmp_path / "bad.wav"
-    bad.write_bytes(b"RIFF no audio")
-    asked = [files[0], bad, tmp_path / "nowhere.wav", files[1]]
-    pieces = list(run.pieces(*loaded, asked, batch_size=3, max_new_tokens=4))
-    assert [piece.file for piece in pieces] == asked
-    assert [piece.error is None for piece in pieces] == [True, False, False, True]
-    assert [piece.reply is None for piece in pieces] == [False, True, True, False]
-    assert all(piece.last for piece in pieces)
-    assert pieces[3].seconds == 1.25
-
-
-def test_a_window_that_fails_does_not_fail_its_batch(
-    loaded: tuple[object, object], files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = run.reply
-
-    def fails_on_the_long_one(model: object, processor: object, some: list[np.ndarray], *rest: object, **more: object):
-        if any(len(wave) > 30_000 for wave in some):
-            raise RuntimeError("out of memory\nand much more of it")
-        return real(model, processor, some, *rest, **more)
-
-    monkeypatch.setattr(run, "reply", fails_on_the_long_one)
-    one, two = run.pieces(*loaded, files, batch_size=2, max_new_tokens=4)
-    assert one.error == "out of memory" and one.reply is None
-    assert two.error is None and two.reply is not None
-
-
-def test_long_audio_is_refused_by_name_or_runs_in_windows(loaded: tuple[object, object], tmp_path: Path) -> None:
-    long = tmp_path / "long.wav"
-    noise = np.random.default_rng(0).normal(0, 0.01, 31 * 16_000).astype(np.float32)
-    soundfile.write(long, noise, 16_000)
-    (piece,) = run.pieces(*loaded, [long])
-    assert piece.error is not None and "31.0 s" in piece.error and "--chunk 30" in piece.error
-    windows = list(run.pieces(*loaded, [long], chunk=30, batch_size=2, max_new_tokens=2))
-    assert [piece.last for piece in windows] == [False, True]
-    assert sum(piece.seconds for piece in windows) == pytest.approx(31)
-    with pytest.raises(ValueError, match="30 s that qwen2-audio"):
-        next(run.pieces(*loaded, [long], chunk=31))
-
-
-def test_windows_after_a_failed_one_are_not_passed_off_as_the_whole(
-    loaded: tuple[object, object], files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, calls = run.reply, []
-
-    def fails_once(*args: object, **more: object):
-        calls.append(1)
-        if len(calls) == 2:
-            raise RuntimeError("broken")
-        return real(*args, **more)
-
-    monkeypatch.setattr(run, "reply", fails_once)
-    pieces = list(run.pieces(*loaded, [files[0], files[1]], chunk=0.5, max_new_tokens=1))
-    first = [piece for piece in pieces if piece.file == files[0]]
-    assert [piece.error for piece in first] == [None, "broken"] and first[-1].last
-    assert not any(piece.error for piece in pieces if piece.file == files[1])
-    assert pieces[-1].file == files[1] and pieces[-1].last and pieces[-1].reply is not None
-
-
 def test_demo_measures_what_reply_says(loaded: tuple[object, object], tmp_path: Path, capsys: object) -> None:
     clips = demo.bundled(2)
     clips[1] = demo.Clip(clips[1].wave, clips[1].text, "recorded")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fewhertz.method import Chain, Clip, Method, parse
     from fewhertz.plan import Plan
     from fewhertz.training import train
+    from fewhertz.transcription import Segment, transcribe
     from fewhertz.tuning import tune
 
 __version__ = "0.1.0"
@@ -24,12 +25,14 @@ __all__ = [
     "Method",
     "Plan",
     "Results",
+    "Segment",
     "attached",
     "compress",
     "evaluate",
     "load",
     "parse",
     "train",
+    "transcribe",
     "tune",
 ]
 
@@ -49,6 +52,8 @@ _HOME = {
     "Plan": "plan",
     "train": "training",
     "tune": "tuning",
+    "Segment": "transcription",
+    "transcribe": "transcription",
 }
 
 

@@ -38,13 +38,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fewhertz import audio
 from fewhertz.attach import Attached, attached
 from fewhertz.checkpoint import Checkpoint, weights_sha256
 from fewhertz.errors import one_line
 from fewhertz.families import family_of
 from fewhertz.families.base import Family
-from fewhertz.files import Journal, Record, read_journal, replace, safe_name
-from fewhertz.run import Wave, request, sample_rate, windows_of
+from fewhertz.files import Journal, Record, read_journal, replace, safe_name, sha256_of
+from fewhertz.run import Wave, request, sample_rate, whole
 
 FORMAT = 1
 JOURNAL = "embeddings.jsonl"
@@ -216,34 +217,38 @@ def _todo(
     files: Iterable[str | Path], store: _Store, rate: int, family: Family, chunk: float | None
 ) -> Iterator[_Window]:
     for index, file in enumerate(files):
-        sha = _sha256(Path(file))
+        sha = sha256_of(Path(file))
         there = _whole(store, file, sha)
         if there is not None:
             yield from (_Window(index, Embedded(file, record["last"], record)) for record in there)
             continue
-        for number, window in enumerate(windows_of([file], rate, family, chunk)):
-            if window.wave is None:
-                yield _Window(index, Embedded(file, True, error=window.error))
-                continue
-            name = _name(file, sha, number)
-            record = store.find(file, name)
-            if record is not None:
-                yield _Window(index, Embedded(file, window.last, record))
-                continue
-            record = {"audio": str(file), "file": name, "audio_sha256": sha, "window": number, "last": window.last}
-            record["seconds"] = round(len(window.wave) / rate, 3)
-            yield _Window(index, Embedded(file, window.last, record), window.wave)
+        try:
+            for number, (wave, last) in enumerate(_waves(file, rate, family, chunk)):
+                name = _name(file, sha, number)
+                record = store.find(file, name)
+                if record is not None:
+                    yield _Window(index, Embedded(file, last, record))
+                    continue
+                record = {"audio": str(file), "file": name, "audio_sha256": sha, "window": number, "last": last}
+                record["seconds"] = round(len(wave) / rate, 3)
+                yield _Window(index, Embedded(file, last, record), wave)
+        except (OSError, ValueError) as error:
+            yield _Window(index, Embedded(file, True, error=one_line(error)))
 
 
-def _sha256(file: Path) -> str:
-    """Of a file; nothing where it cannot be read: reading it as audio says why."""
-    try:
-        if not file.is_file():  # reading a pipe would wait for its writer
-            return ""
-        with file.open("rb") as held:
-            return hashlib.file_digest(held, "sha256").hexdigest()
-    except (OSError, ValueError):
-        return ""
+def _waves(file: str | Path, rate: int, family: Family, chunk: float | None) -> Iterator[tuple[Wave, bool]]:
+    """The windows of a file, and whether it ends with each."""
+    if chunk is None:
+        yield whole(file, rate, family), True
+        return
+    wave = None
+    for block in audio.chunks(file, chunk, rate):
+        if wave is not None:
+            yield wave, False
+        wave = block
+    if wave is None:
+        raise ValueError("no audio in it")
+    yield wave, True
 
 
 def _name(file: str | Path, sha: str, number: int) -> str:

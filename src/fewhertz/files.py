@@ -101,6 +101,17 @@ def replace(file: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+def sha256_of(file: Path) -> str:
+    """Of a file; nothing where it cannot be read: reading it as audio says why."""
+    try:
+        if not file.is_file():  # reading a pipe would wait for its writer
+            return ""
+        with file.open("rb") as held:
+            return hashlib.file_digest(held, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
 def no_number(text: str) -> None:
     raise ValueError(f"{text} is no number")
 

@@ -6,10 +6,7 @@ import base64
 import inspect
 import io
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +16,6 @@ from jaxtyping import Float
 
 from fewhertz import audio
 from fewhertz.attach import attached
-from fewhertz.errors import one_line
 from fewhertz.families import family_of
 from fewhertz.families.base import Family
 
@@ -43,6 +39,7 @@ class Reply:
             A batch's time over its pieces.
         prefill: seconds in which the LLM read the prompt. A batch's time over its pieces.
         decode: seconds for the new tokens after the first. A batch's time over its pieces.
+        ended: whether the model ended the text by itself; otherwise it was stopped at the longest answer, or in a loop.
     """
 
     text: str
@@ -52,6 +49,7 @@ class Reply:
     encode: float
     prefill: float
     decode: float
+    ended: bool = True
 
 
 class _Clock:
@@ -156,7 +154,13 @@ def texts_of(processor: Any, ids: torch.Tensor, transcript: bool) -> list[str]:
 
 
 def reply(
-    model: Any, processor: Any, waves: list[Wave], prompt: str | None = None, *, max_new_tokens: int = 256
+    model: Any,
+    processor: Any,
+    waves: list[Wave],
+    prompt: str | None = None,
+    *,
+    max_new_tokens: int = 256,
+    stop_loops: bool = False,
 ) -> list[Reply]:
     """Ask the same of each piece of audio, greedily, in one batch.
 
@@ -166,13 +170,46 @@ def reply(
         waves: mono audio at the processor's rate, each within the model's window.
         prompt: what to ask; `None`: transcribe.
         max_new_tokens: longest reply, in tokens.
+        stop_loops: whether to end a reply that goes round in circles.
     """
     inputs = request(processor, waves, prompt)
-    return answer(model, processor, inputs, transcript=prompt is None, max_new_tokens=max_new_tokens)
+    return answer(
+        model,
+        processor,
+        inputs,
+        transcript=prompt is None,
+        max_new_tokens=max_new_tokens,
+        stop_loops=stop_loops,
+    )
+
+
+class _Loops:
+    """Stopping criterion: the last tokens of a row are one block of at most 12, over and over, for 16 or more."""
+
+    LONGEST, LEAST, TIMES = 12, 16, 4
+
+    def __init__(self, ends: set[int]) -> None:
+        self.ends, self.start, self.found = torch.tensor(sorted(ends)), 0, torch.zeros(0, dtype=torch.bool)
+
+    def __call__(self, ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+        if not self.start:  # the prompt is trimmed where a method is attached, and ends one token before
+            self.start = ids.shape[1] - 1
+            self.found, self.ends = torch.zeros_like(ids[:, 0], dtype=torch.bool), self.ends.to(ids.device)
+        new = ids[:, self.start :]
+        for period in range(1, self.LONGEST + 1):
+            span = max(self.LEAST, self.TIMES * period)
+            if new.shape[1] < span:
+                continue
+            tail = new[:, -span:]
+            # what ended is padded with one token, over and over
+            self.found |= (tail[:, period:] == tail[:, :-period]).all(1) & ~torch.isin(tail, self.ends).any(1)
+        return self.found
 
 
 @torch.no_grad()
-def answer(model: Any, processor: Any, inputs: Any, *, transcript: bool, max_new_tokens: int) -> list[Reply]:
+def answer(
+    model: Any, processor: Any, inputs: Any, *, transcript: bool, max_new_tokens: int, stop_loops: bool = False
+) -> list[Reply]:
     """Run a batch of prompts that `request` has made.
 
     Args:
@@ -181,158 +218,52 @@ def answer(model: Any, processor: Any, inputs: Any, *, transcript: bool, max_new
         inputs: the batch, one piece of audio a row.
         transcript: whether a transcript was asked for: some processors strip what the model writes around it.
         max_new_tokens: longest reply, in tokens.
+        stop_loops: whether to end a reply that goes round in circles.
     """
     family = family_of(model)
     inputs = inputs.to(model.device, model.dtype)
+    ends = _ends(model, processor)
+    loops = _Loops(ends)
+    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    stop = {"stopping_criteria": [loops]} if stop_loops else {}
     with _Clock(model) as clock:
         # greedy, whatever a checkpoint's generation_config.json samples with
-        out = model.generate(
-            **inputs, max_new_tokens=max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
-        )
+        out = model.generate(**inputs, max_new_tokens=max_new_tokens, **greedy, **stop)
     new = out[:, inputs["input_ids"].shape[1] :]
     texts = texts_of(processor, new, transcript)
 
     before = (inputs["input_ids"] == family.placeholder(model.config)).sum(1).tolist()
     handle = attached(model)
     after = before if handle is None else handle.last.after  # one clip a row
-    pads = {processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id}
-    counts = [sum(i not in pads for i in row) for row in new.tolist()]
+    counts = [sum(i not in ends for i in row) for row in new.tolist()]
+    looped = loops.found.tolist() or [False] * len(texts)
+    ended = [n < new.shape[1] and not loop for n, loop in zip(counts, looped, strict=True)]
     share = 1 / len(texts)
     encode, prefill, decode = clock.began - clock.start, clock.read - clock.began, clock.stop - clock.read
     encode += 0 if handle is None else handle.last.spared
     return [
-        Reply(text, b, a, n, encode * share, prefill * share, decode * share)
-        for text, b, a, n in zip(texts, before, after, counts, strict=True)
+        Reply(text, b, a, n, encode * share, prefill * share, decode * share, end)
+        for text, b, a, n, end in zip(texts, before, after, counts, ended, strict=True)
     ]
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One window of one file: the reply, or why there is none.
-
-    Attributes:
-        seconds: length of the audio.
-        last: whether the file ends with it.
-        heard: whether the audio could be read, so that an error is the model's.
-    """
-
-    file: str | Path
-    seconds: float
-    last: bool
-    reply: Reply | None = None
-    error: str | None = None
-
-    @property
-    def heard(self) -> bool:
-        return self.seconds > 0
+def _ends(model: Any, processor: Any) -> set[int]:
+    """Tokens that end a text or stand after its end."""
+    own = getattr(model.generation_config, "eos_token_id", None)
+    known = {processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id}
+    return (known | (set(own) if isinstance(own, list) else {own})) - {None}
 
 
-@dataclass(frozen=True)
-class Window:
-    """One window of one file, or why there is none.
-
-    Attributes:
-        index: the file's place among all.
-        wave: mono audio; `None` where there is an error.
-        last: whether the file ends with it.
-    """
-
-    index: int
-    file: str | Path
-    wave: Wave | None
-    last: bool
-    error: str | None = None
-
-
-def pieces(
-    model: Any,
-    processor: Any,
-    files: Iterable[str | Path],
-    prompt: str | None = None,
-    *,
-    chunk: float | None = None,
-    batch_size: int = 1,
-    max_new_tokens: int = 256,
-) -> Iterator[Piece]:
-    """Run a prompt over files, window by window, in order; a file that fails is reported and the others go on.
-
-    Args:
-        model: an audio language model of a known family, with or without a method.
-        processor: the model's own.
-        files: audio files.
-        prompt: what to ask; `None`: transcribe.
-        chunk: seconds of a window; `None`: a file is one piece, which must fit the model.
-        batch_size: windows that run together.
-        max_new_tokens: longest reply to a window, in tokens.
+def whole(source: audio.Source, rate: int, family: Family, *, source_rate: int | None = None) -> Wave:
+    """Audio as one piece.
 
     Raises:
-        ValueError: where a chunk is longer than what the model reads.
-    """
-    family = family_of(model)
-    limit = family.max_seconds
-    if chunk is not None and limit is not None and chunk > limit:
-        raise ValueError(f"--chunk {chunk:g} is more than the {limit:g} s that {family.name} reads at once")
-    windows = windows_of(files, sample_rate(processor), family, chunk)
-    return _run_windows(model, processor, windows, prompt, batch_size, max_new_tokens)
-
-
-def _run_windows(
-    model: Any, processor: Any, windows: Iterator[Window], prompt: str | None, batch_size: int, max_new_tokens: int
-) -> Iterator[Piece]:
-    rate = sample_rate(processor)
-    failed = -1
-    while batch := list(islice(windows, batch_size)):
-        for window, answer in zip(batch, _answers(model, processor, batch, prompt, max_new_tokens), strict=True):
-            if window.index == failed:
-                continue  # an earlier window of this file failed: it is reported, the rest would read as the whole
-            error = answer if isinstance(answer, str) else None
-            if error is not None:
-                failed = window.index
-            yield Piece(
-                window.file,
-                0.0 if window.wave is None else len(window.wave) / rate,
-                window.last or error is not None,
-                None if isinstance(answer, str) else answer,
-                error,
-            )
-
-
-def windows_of(files: Iterable[str | Path], rate: int, family: Family, chunk: float | None) -> Iterator[Window]:
-    """Read files window by window, in order; one that cannot be read ends with a window that says why.
-
-    Args:
-        files: audio files.
-        rate: of the windows, in Hz.
-        family: says how long a file may be without `chunk`.
-        chunk: seconds of a window; `None`: a file is one.
-    """
-    for index, file in enumerate(files):
-        try:
-            if chunk is None:
-                yield Window(index, file, read_whole(file, rate, family), last=True)
-                continue
-            wave = None
-            for block in audio.chunks(file, chunk, rate):
-                if wave is not None:
-                    yield Window(index, file, wave, last=False)
-                wave = block
-            if wave is None:
-                raise ValueError("no audio in it")
-            yield Window(index, file, wave, last=True)
-        except (OSError, ValueError) as error:
-            yield Window(index, file, None, last=True, error=one_line(error))
-
-
-def read_whole(file: str | Path, rate: int, family: Family) -> Wave:
-    """A file as one piece, at `rate`.
-
-    Raises:
-        ValueError: where it is longer than what the family reads at once, or cannot be read.
+        ValueError: where it is none, or is beyond the model's window.
     """
     limit = family.max_seconds
-    if limit is not None and (seconds := audio.duration(file)) > limit:
+    if limit is not None and (seconds := audio.duration(source, source_rate=source_rate)) > limit:
         raise ValueError(too_long(seconds, family, chunks=True))
-    return audio.load(file, rate)
+    return audio.load(source, rate, source_rate=source_rate)
 
 
 def too_long(seconds: float, family: Family, *, chunks: bool = False) -> str:
@@ -340,23 +271,3 @@ def too_long(seconds: float, family: Family, *, chunks: bool = False) -> str:
     limit = f"{family.max_seconds:g}"
     advice = f": --chunk {limit} runs it in windows" if chunks else ""
     return f"{seconds:.1f} s of audio, {family.name} reads {limit} s at once{advice}"
-
-
-def _answers(
-    model: Any, processor: Any, batch: list[Window], prompt: str | None, max_new_tokens: int
-) -> Iterator[Reply | str]:
-    """The reply to each window, or why there is none. One bad window does not take the others with it."""
-    waves = [window.wave for window in batch if window.wave is not None]
-
-    def ask(some: list[Wave]) -> list[Reply | str]:
-        try:
-            return [*reply(model, processor, some, prompt, max_new_tokens=max_new_tokens)]
-        except Exception as error:  # of any kind: out of memory, a model's own checks
-            return [one_line(error)] * len(some)
-
-    answers = ask(waves) if waves else []
-    if len(waves) > 1 and isinstance(answers[0], str):
-        answers = [ask([wave])[0] for wave in waves]
-    found = iter(answers)
-    for window in batch:
-        yield next(found) if window.wave is not None else window.error or ""

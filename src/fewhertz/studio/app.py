@@ -21,7 +21,7 @@ from fewhertz.errors import need, one_line
 from fewhertz.families import family_of
 from fewhertz.files import Record
 from fewhertz.method import METHODS, RECOMMENDED, parse
-from fewhertz.run import PROMPTS, Wave, read_whole, sample_rate
+from fewhertz.run import PROMPTS, Wave, sample_rate, whole
 from fewhertz.studio import page
 
 MAX_BYTES = 50 * 10**6  # of an upload
@@ -126,7 +126,7 @@ class Studio:
             raise ValueError(f"{Path(file).name} is larger than the {MAX_BYTES / 1e6:.0f} MB that are taken")
         if (seconds := audio.duration(file)) > self.max_seconds:
             raise ValueError(f"{Path(file).name} has {seconds:.1f} s, and there is room for {self.max_seconds:g} s")
-        wave = read_whole(file, self.rate, self.family)
+        wave = whole(file, self.rate, self.family)
         heard = Heard(self.model, self.processor, wave, prompt)
         visit = Visit(heard, Path(file).name, wave, len(wave) / self.rate, prompt, reference)
         with self._lock:

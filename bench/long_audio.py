@@ -1,0 +1,306 @@
+"""Long recordings: what windows cost in words, whether seams lose or double any, how far times are off, how fast it is.
+
+python -m recipes.pocket.manifests --lists synthetic unseen-voices pace-110 pace-150 pace-190 --out out/dev
+python bench/long_audio.py --lists out/dev --out results/bench/long-audio.json
+
+Clips of synthetic sentences are joined with pauses of 0.2 to 2 s: 2 and 20 minutes. The same clips alone are what the
+words are compared with. A word counts as lost at a seam where it is right alone, missing in the joined text and the
+first or last of its window; as doubled where it is there once more, beside itself at a seam.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from methods import environment, save
+from rich.console import Console
+
+import fewhertz
+from fewhertz import audio, run
+from fewhertz.method import RECOMMENDED, parse
+from fewhertz.transcription import Segment, longest_window, transcribe
+
+RATE = 16_000
+LISTS = ("synthetic", "unseen-voices", "pace-110", "pace-150", "pace-190")
+PAUSES = (0.2, 2.0)  # seconds
+RECOMMENDED_AT = parse(RECOMMENDED, "1/2").spec
+LONG: dict[str, Any] = {
+    "recordings": [[2, "none"], [2, RECOMMENDED_AT], [20, "none"], [20, RECOMMENDED_AT]],
+    "batch_size": 8,
+    "timed_rounds": 2,
+}
+QUICK: dict[str, Any] = LONG | {"recordings": [[0.2, "none"], [0.2, RECOMMENDED_AT]], "timed_rounds": 1}
+console = Console(width=120)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A sentence: its audio and its words."""
+
+    wave: np.ndarray
+    words: list[str]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """When a clip is heard in the whole, in seconds."""
+
+    start: float
+    end: float
+    words: list[str]
+
+
+def clips_of(folder: Path) -> list[Clip]:
+    """All clips of the lists that are there, in an order by chance."""
+    found = []
+    for name in LISTS:
+        file = folder / f"{name}-dev.jsonl"
+        for line in file.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            found.append(Clip(audio.load(folder / row["audio"]), row["text"].lower().split()))
+    order = np.random.default_rng(0).permutation(len(found))
+    return [found[i] for i in order]
+
+
+def bundled() -> list[Clip]:
+    """The clips that are shipped with pocket."""
+    from fewhertz import demo
+
+    return [Clip(clip.wave, clip.text.lower().split()) for clip in demo.bundled(4)]
+
+
+def joined(clips: list[Clip], seconds: float) -> tuple[np.ndarray, list[Placed], list[Clip]]:
+    """Clips with pauses, up to a length; the whole, when each is heard, and those that are in it."""
+    pauses = np.random.default_rng(1).uniform(*PAUSES, len(clips))
+    parts: list[np.ndarray] = []
+    placed: list[Placed] = []
+    at = 0
+    for clip, pause in zip(clips, pauses, strict=True):
+        gap = round(pause * RATE)
+        if placed and at + gap + len(clip.wave) > seconds * RATE:
+            break
+        parts += [np.zeros(gap, np.float32), clip.wave]
+        placed.append(Placed((at + gap) / RATE, (at + gap + len(clip.wave)) / RATE, clip.words))
+        at += gap + len(clip.wave)
+    return np.concatenate(parts), placed, clips[: len(placed)]
+
+
+def align(truth: list[str], said: list[str]) -> list[tuple[int | None, int | None]]:
+    """Pairs of places of words, in order; `None`: the one has no word there. By the fewest errors."""
+    cost = np.zeros((len(truth) + 1, len(said) + 1), int)
+    cost[:, 0], cost[0] = np.arange(len(truth) + 1), np.arange(len(said) + 1)
+    for i, word in enumerate(truth, 1):
+        changed = cost[i - 1, :-1] + [word != other for other in said]
+        best = np.minimum(cost[i - 1, 1:] + 1, changed)
+        for j in range(len(said)):
+            cost[i, j + 1] = min(best[j], cost[i, j] + 1)
+    pairs: list[tuple[int | None, int | None]] = []
+    i, j = len(truth), len(said)
+    while i or j:
+        if i and j and cost[i, j] == cost[i - 1, j - 1] + (truth[i - 1] != said[j - 1]):
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+        elif i and cost[i, j] == cost[i - 1, j] + 1:
+            i -= 1
+            pairs.append((i, None))
+        else:
+            j -= 1
+            pairs.append((None, j))
+    return pairs[::-1]
+
+
+def errors(pairs: list[tuple[int | None, int | None]], truth: list[str], said: list[str]) -> int:
+    """Words that are wrong, missing or too many."""
+    return sum(i is None or j is None or truth[i] != said[j] for i, j in pairs)
+
+
+def seams(placed: list[Placed], alone: list[list[str]], segments: list[Segment]) -> dict[str, int]:
+    """Words that only the joined recording loses or doubles at a window's end, and how many seams there are."""
+    truth = [word for clip in placed for word in clip.words]
+    right_alone = {
+        at + i
+        for clip, said, at in zip(placed, alone, np.cumsum([0, *(len(c.words) for c in placed)])[:-1], strict=True)
+        for i, j in align(clip.words, said)
+        if i is not None and j is not None and clip.words[i] == said[j]
+    }
+    texts = [segment.text.lower().split() for segment in segments if segment.reply is not None]
+    said = [word for text in texts for word in text]
+    ends = set(np.cumsum([len(text) for text in texts]).tolist())  # places in `said` where a window begins
+    lost = doubled = 0
+    at = 0  # where the next word of `said` is
+    pairs = align(truth, said)
+    for i, j in pairs:
+        if j is None:
+            lost += int(i in right_alone and at in ends | {0})
+        else:
+            at = j + 1
+            beside = {said[k] for k in (j - 1, j + 1) if 0 <= k < len(said)}
+            doubled += int(i is None and bool({j, j + 1} & ends) and said[j] in beside)
+    return {"seams": max(0, len(texts) - 1), "words_lost": lost, "words_doubled": doubled}
+
+
+def times(placed: list[Placed], segments: list[Segment]) -> dict[str, Any]:
+    """How far the ends of segments are from the ends of what they hold, where a clip is not cut."""
+    off, cut = [], 0
+    for segment in segments:
+        if segment.reply is None:
+            continue
+        inside = [clip for clip in placed if clip.start < segment.end and clip.end > segment.start]
+        if not inside:
+            continue
+        for ours, theirs, whole in (
+            (segment.start, inside[0].start, segment.start < inside[0].start + 0.5 * (inside[0].end - inside[0].start)),
+            (segment.end, inside[-1].end, segment.end > inside[-1].start + 0.5 * (inside[-1].end - inside[-1].start)),
+        ):
+            off.append(abs(ours - theirs))
+            cut += not whole
+    return {
+        "edges": len(off),
+        "median_error_s": statistics.median(off),
+        "largest_error_s": max(off),
+        "beyond_1_s": sum(one > 1 for one in off),
+        "within_a_clip": cut,
+    }
+
+
+def measure(
+    loaded: tuple[Any, Any], clips: list[Clip], minutes: float, spec: str, size: dict[str, Any], heard: list[list[str]]
+) -> dict[str, Any]:
+    """One recording under one method; `heard`: what is said to the clips alone, in order, which grows."""
+    wave, placed, used = joined(clips, 60 * minutes)
+    batch = size["batch_size"]
+    handle = None if spec == "none" else fewhertz.compress(loaded[0], spec)
+    for at in range(len(heard), len(used), batch):
+        replies = run.reply(*loaded, [clip.wave for clip in used[at : at + batch]])
+        heard += [reply.text.lower().split() for reply in replies]
+    alone = heard[: len(used)]
+    began, clock = time.process_time(), time.monotonic()
+    segments = list(transcribe(*loaded, wave, batch_size=batch, source_rate=RATE))
+    cpu, wall = time.process_time() - began, time.monotonic() - clock
+    if handle is not None:
+        handle.remove()
+    truth = [word for clip in placed for word in clip.words]
+    said = [word for segment in segments for word in segment.text.lower().split()]
+    wrong_alone = sum(errors(align(c.words, s), c.words, s) for c, s in zip(placed, alone, strict=True))
+    wrong = errors(align(truth, said), truth, said)
+    spoken = [segment for segment in segments if segment.reply is not None]
+    new = sum(segment.reply.new_tokens for segment in spoken if segment.reply)
+    looped = sum(s.reply.new_tokens for s in spoken if s.reply and "loop" in s.flags)
+    return {
+        "method": spec,
+        "minutes": round(len(wave) / RATE / 60, 2),
+        "clips": len(placed),
+        "windows": len(spoken),
+        "words": len(truth),
+        "wer_alone": 100 * wrong_alone / len(truth),
+        "wer_joined": 100 * wrong / len(truth),
+        "difference": 100 * (wrong - wrong_alone) / len(truth),
+        **seams(placed, alone, segments),
+        **times(placed, segments),
+        "flags": dict(sorted(Counter(flag for segment in segments for flag in segment.flags).items())),
+        "new_tokens": new,
+        "new_tokens_in_loops": looped,
+        "silence_s": sum(segment.end - segment.start for segment in segments if segment.reply is None),
+        "cpu_s": cpu,
+        "wall_s": wall,
+    }
+
+
+def speed(loaded: tuple[Any, Any], clips: list[Clip], minutes: float, size: dict[str, Any]) -> list[dict[str, Any]]:
+    """Windows in batches and one by one, in turns."""
+    wave, *_ = joined(clips, 60 * minutes)
+    seconds = len(wave) / RATE
+    took: dict[int, list[float]] = {1: [], size["batch_size"]: []}
+    for _ in range(size["timed_rounds"]):
+        for batch, found in took.items():
+            began = time.process_time()
+            for _segment in transcribe(*loaded, wave, batch_size=batch, source_rate=RATE):
+                pass
+            found.append(time.process_time() - began)
+    one = min(took[1])
+    return [
+        {
+            "batch_size": batch,
+            "cpu_s": min(found),
+            "audio_s_per_cpu_s": seconds / min(found),
+            "over_one": one / min(found),
+        }
+        for batch, found in took.items()
+    ]
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the figures."""
+    for row in result["recordings"]:
+        console.print(
+            f"{row['minutes']:g} min, {row['method']}: WER {row['wer_alone']:.1f} alone, {row['wer_joined']:.1f} "
+            f"joined ({row['difference']:+.1f}); {row['seams']} seams, {row['words_lost']} words "
+            f"lost, {row['words_doubled']} doubled; times off by {row['median_error_s']:.3f} s "
+            f"(largest {row['largest_error_s']:.2f}, "
+            f"{row['beyond_1_s']} of {row['edges']} beyond 1 s); flags {row['flags']}; "
+            f"{row['new_tokens_in_loops']} of {row['new_tokens']} new tokens in loops"
+        )
+    for row in result["speed"]:
+        console.print(
+            f"batches of {row['batch_size']}: {row['audio_s_per_cpu_s']:.1f} s of audio a second of processor time, "
+            f"{row['over_one']:.2f} times one by one"
+        )
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Result file (JSON).")],
+    lists: Annotated[
+        Path | None, typer.Option(help="Folder of the dev lists; with --quick: the bundled clips.")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Short: shows that the bench runs, measures nothing.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
+) -> None:
+    """Measure, write the result file, print the figures."""
+    if lists is None and not quick:
+        raise typer.BadParameter("give --lists, what recipes.pocket.manifests wrote")
+    torch.set_num_threads(threads)
+    size = QUICK if quick else LONG
+    clips = bundled() if lists is None else clips_of(lists)
+    loaded = fewhertz.load("pocket", device=device, dtype="float32")
+    result: dict[str, Any] = {
+        "what": "words, seams, times, loops and speed of long recordings made of clips with pauses",
+        "notes": [
+            "speed is by processor time, best of the rounds in turns: the machine was not idle",
+            "a word is lost at a seam where it is right alone, missing joined, and at a window's end; doubled where it "
+            "is once more beside itself there",
+            "times: the ends of windows against the ends of the clips that they hold; a window may end within a clip "
+            "(within_a_clip), which counts as an error of its full size",
+        ],
+        "quick": quick,
+        "configuration": {
+            **size,
+            "lists": list(LISTS),
+            "pauses_s": list(PAUSES),
+            "longest_window_s": longest_window(loaded[0], None, None),
+            "device": device,
+        },
+        "environment": environment(device),
+        "recordings": [],
+    }
+    (shortest, _), *_ = size["recordings"]
+    result["speed"] = speed(loaded, clips, shortest, size)
+    alone: dict[str, list[list[str]]] = {}
+    for minutes, spec in size["recordings"]:
+        result["recordings"].append(measure(loaded, clips, minutes, spec, size, alone.setdefault(spec, [])))
+        save(result, out)  # what is there stays where it is broken off
+    show(result)
+    console.print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

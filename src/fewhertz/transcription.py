@@ -1,0 +1,458 @@
+"""Recordings of any length to segments with times: windows cut where it is quiet, joined without a word twice."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from fewhertz import run
+from fewhertz.attach import attached, compress
+from fewhertz.audio import MIN_SECONDS, AudioError, Source
+from fewhertz.errors import one_line
+from fewhertz.families import family_of
+from fewhertz.files import Journal, Record, read_journal
+from fewhertz.method import Method, parse
+from fewhertz.run import Reply, Wave, sample_rate, whole
+from fewhertz.windows import Window, halves, windows
+
+Chunk: TypeAlias = float | Literal["auto"] | None
+
+LONGEST = 256  # new tokens, and for transcripts of long windows
+TOKENS_A_SECOND = 12
+CHARACTERS_A_SECOND, CHARACTERS = 35, 20  # more than that is no speech, whatever the length
+WORDS, REPEATED = 12, 0.5  # a text of so many words goes round in circles where so many of its trigrams are not new
+SHARED_WORDS_A_SECOND, SHARED_WORDS = 6, 2  # at most in what two windows share
+# scripts without spaces are joined by their characters
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What was said in a stretch of a recording.
+
+    Attributes:
+        start: where its sound begins, in seconds from the beginning of the recording.
+        end: where its sound ends.
+        text: empty in a silence.
+        tokens: audio tokens that the LLM read; 0 in a silence, which no encoder reads.
+        hz: audio tokens per second of the stretch, in Hz.
+        flags: what there is to know of it:
+            `silence`: nothing to hear, left out;
+            `overlap`: begins where no quiet place was found; joined by the longest common run of words;
+            `seam`: the same, and no common run: a word may be there twice or in parts;
+            `cut`: the same, without an overlap: a word may be cut;
+            `halved`: decoded again in halves, since the first answer went round in circles or was too long;
+            `loop`: still does;
+            `length`: stopped at the longest answer.
+        reply: the model's counts and times; `None` in a silence.
+    """
+
+    start: float
+    end: float
+    text: str
+    tokens: int = 0
+    hz: float = 0.0
+    flags: tuple[str, ...] = ()
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A segment of one file, or its end.
+
+    Attributes:
+        seconds: of the file that are done.
+        segment: `None` at the end.
+        last: whether nothing more comes of the file.
+        error: why it ends early.
+        heard: whether the audio could be read, so that an error is the model's.
+    """
+
+    file: Source
+    seconds: float
+    segment: Segment | None = None
+    last: bool = False
+    error: str | None = None
+    heard: bool = True
+
+
+class Kept:
+    """The windows that an earlier run of the same has done, in a journal on the disk."""
+
+    def __init__(self, file: Path, identity: Record) -> None:
+        """Open a journal to go on with it, or begin one.
+
+        Raises:
+            ValueError: where it is of another run, or damaged before its last line.
+        """
+        self.journal = Journal(file, identity)
+        self.done = {(one["file"], one["window"]): one["segments"] for one in read_journal(file, identity)}
+
+    def find(self, index: int, number: int) -> list[Segment] | None:
+        """The segments of a window, if it is done."""
+        there = self.done.get((index, number))
+        return None if there is None else [_segment(one) for one in there]
+
+    def add(self, index: int, number: int, segments: list[Segment]) -> None:
+        """Keep the segments of a window."""
+        self.journal.add([{"file": index, "window": number, "segments": [asdict(one) for one in segments]}])
+
+
+def _segment(record: Record) -> Segment:
+    return Segment(**record | {"flags": tuple(record["flags"]), "reply": Reply(**record["reply"])})
+
+
+def transcribe(
+    model: Any,
+    processor: Any,
+    audio: Source,
+    *,
+    method: str | Method | None = None,
+    prompt: str | None = None,
+    chunk: Chunk = None,
+    batch_size: int = 1,
+    max_new_tokens: int | None = None,
+    source_rate: int | None = None,
+) -> Iterator[Segment]:
+    """Transcribe a recording of any length, segment by segment as they are done.
+
+    A batch of windows is in memory at a time, whatever the length.
+
+    Args:
+        model: an audio language model of a known family, with or without a method.
+        processor: the model's own.
+        audio: as for `audio.load`.
+        method: attached while the segments are taken; `None`: what is attached already, if anything.
+        prompt: what to ask instead of a transcript.
+        chunk: seconds of the longest window. `"auto"`: the model's comfortable length (`comfortable_seconds` of its
+            config, else what the family reads at once). `None`: that for transcripts; what is asked otherwise is asked
+            of the whole.
+        batch_size: windows that run together.
+        max_new_tokens: longest answer to a window, in tokens; `None`: by the window's length.
+        source_rate: samples per second of an array, in Hz.
+
+    Raises:
+        AudioError: for audio that cannot be read, when it is reached.
+        RuntimeError: where the model fails on a window.
+        ValueError: where a chunk is longer than what the model reads, the method is none or another is attached.
+
+    Example:
+        >>> for segment in fewhertz.transcribe(model, processor, "talk.flac", method="pool@keep=1/2"):
+        ...     print(f"{segment.start:.1f} {segment.text}")
+    """
+    if method is not None:
+        family_of(model).fit(parse(method), model.config)
+        there = attached(model)
+        if there is not None:
+            raise ValueError(f"{there.asked.spec} is attached to the model: remove it, or leave method out")
+    stream = pieces(
+        model,
+        processor,
+        [audio],
+        prompt,
+        chunk=chunk,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        source_rate=source_rate,
+    )
+
+    def segments() -> Iterator[Segment]:
+        for piece in stream:
+            if piece.error is not None:
+                raise (RuntimeError if piece.heard else AudioError)(piece.error)
+            if piece.segment is not None:
+                yield piece.segment
+
+    def compressed() -> Iterator[Segment]:
+        assert method is not None
+        with compress(model, method):
+            yield from segments()
+
+    return segments() if method is None else compressed()
+
+
+def longest_window(model: Any, prompt: str | None, chunk: Chunk) -> float | None:
+    """Seconds of the longest window; `None`: audio is one piece.
+
+    Raises:
+        ValueError: where a chunk, or what the model's config says, is longer than what it reads, or no length.
+    """
+    family = family_of(model)
+    limit = family.max_seconds
+    if chunk is None and prompt is not None:
+        return None
+    seconds: Any = chunk
+    if chunk is None or chunk == "auto":
+        seconds = getattr(model.config, "comfortable_seconds", None)
+        if seconds is None:
+            return limit
+        if not isinstance(seconds, int | float) or not 2 * MIN_SECONDS <= seconds <= (limit or math.inf):
+            raise ValueError(f"comfortable_seconds of the model's config.json is no length for it: {seconds!r:.40}")
+    if limit is not None and seconds > limit:
+        raise ValueError(f"--chunk {seconds:g} is more than the {limit:g} s that {family.name} reads at once")
+    return float(seconds)
+
+
+def pieces(
+    model: Any,
+    processor: Any,
+    files: Iterable[Source],
+    prompt: str | None = None,
+    *,
+    chunk: Chunk = None,
+    batch_size: int = 1,
+    max_new_tokens: int | None = None,
+    source_rate: int | None = None,
+    kept: Kept | None = None,
+) -> Iterator[Piece]:
+    """The segments of files, in order; a file that fails is reported and the others go on.
+
+    Args:
+        model: as `transcribe`; so are those that are not named here.
+        processor: the model's own.
+        files: audio files, each to be read when its turn comes.
+        prompt: what to ask; `None`: transcribe.
+        chunk: as `transcribe`.
+        batch_size: windows that run together, of several files too.
+        max_new_tokens: as `transcribe`.
+        source_rate: as `transcribe`.
+        kept: what is done already; what is done now is added.
+
+    Raises:
+        ValueError: where a chunk is longer than what the model reads.
+    """
+    seconds = longest_window(model, prompt, chunk)
+    runner = _Runner(model, processor, prompt, batch_size, max_new_tokens, kept)
+    items = _items(files, model, sample_rate(processor), seconds, prompt is None, source_rate)
+    return _joined(runner.run(items))
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A window of a file on its way, or the file's end."""
+
+    index: int
+    number: int
+    file: Source
+    window: Window | None
+    seconds: float
+    error: str | None = None
+
+
+def _items(
+    files: Iterable[Source], model: Any, rate: int, seconds: float | None, overlap: bool, source_rate: int | None
+) -> Iterator[_Item]:
+    for index, file in enumerate(files):
+        number, done, error = 0, 0.0, None
+        try:
+            if seconds is None:
+                wave = whole(file, rate, family_of(model), source_rate=source_rate)
+                length = len(wave) / rate
+                found: Iterable[Window] = [Window(0.0, length, wave, 0.0, length)]
+            else:
+                found = windows(file, seconds, rate, overlap=overlap, source_rate=source_rate)
+            for window in found:
+                done = window.until
+                yield _Item(index, number, file, window, done)
+                number += 1
+        except (OSError, ValueError) as problem:
+            error = one_line(problem)
+        yield _Item(index, number, file, None, done, error)
+
+
+@dataclass
+class _Runner:
+    """Runs windows in batches and gives each its segments, or says why there are none."""
+
+    model: Any
+    processor: Any
+    prompt: str | None
+    batch_size: int
+    max_new_tokens: int | None
+    kept: Kept | None
+
+    def run(self, items: Iterator[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
+        batch: list[_Item] = []
+        waiting = 0
+        for item in items:
+            batch.append(item)
+            waiting += self._to_run(item)
+            if waiting == self.batch_size or not waiting:
+                yield from self._batch(batch)
+                batch, waiting = [], 0
+        yield from self._batch(batch)
+
+    def _to_run(self, item: _Item) -> bool:
+        if item.window is None or item.window.wave is None:
+            return False
+        return self.kept is None or (item.index, item.number) not in self.kept.done
+
+    def _batch(self, batch: list[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
+        made = iter(self._segments([one.window for one in batch if one.window is not None and self._to_run(one)]))
+        for item in batch:
+            window = item.window
+            if window is None:
+                yield item, item.error or []
+            elif window.wave is None:
+                yield item, [Segment(window.start, window.end, "", flags=("silence",))]
+            elif not self._to_run(item):
+                assert self.kept is not None
+                yield item, self.kept.find(item.index, item.number) or []
+            else:
+                segments = next(made)
+                if self.kept is not None and not isinstance(segments, str):
+                    self.kept.add(item.index, item.number, segments)
+                yield item, segments
+
+    def _segments(self, batch: list[Window]) -> list[list[Segment] | str]:
+        rate = sample_rate(self.processor)
+        waves = [window.wave for window in batch if window.wave is not None]
+        replies = self._ask(waves)
+        found: list[list[Segment] | str] = []
+        for window, wave, reply in zip(batch, waves, replies, strict=True):
+            if isinstance(reply, str):
+                found.append(reply)
+                continue
+            wrong = self._wrong(reply, len(wave) / rate)
+            cut = halves(wave, rate)
+            again = wrong and self.prompt is None and min(cut, len(wave) - cut) >= MIN_SECONDS * rate
+            # a longest answer that was asked for is no sign of trouble
+            if not again or (wrong == "length" and self.max_new_tokens is not None):
+                found.append([_of(reply, window.start, window.end, [wrong] if wrong else [])])
+            else:
+                found.append(self._halved(window, wave, cut))
+        return found
+
+    def _halved(self, window: Window, wave: Wave, cut: int) -> list[Segment] | str:
+        rate = sample_rate(self.processor)
+        parts = [wave[:cut], wave[cut:]]
+        middle = min(max(window.offset + cut / rate, window.start), window.end)
+        spans = [(window.start, middle), (middle, window.end)]
+        found = []
+        for part, (start, end), reply in zip(parts, spans, self._ask(parts), strict=True):
+            if isinstance(reply, str):
+                return reply
+            wrong = self._wrong(reply, len(part) / rate)
+            found.append(_of(reply, start, end, ["halved", wrong] if wrong else ["halved"]))
+        return found
+
+    def _wrong(self, reply: Reply, seconds: float) -> str:
+        """What is wrong with an answer, as a flag; empty: nothing."""
+        speech = self.prompt is None
+        if repeats(reply.text) or (speech and len(reply.text) > CHARACTERS_A_SECOND * seconds + CHARACTERS):
+            return "loop"
+        if reply.ended:
+            return ""
+        return "length" if reply.new_tokens >= self._longest(seconds) else "loop"
+
+    def _longest(self, seconds: float) -> int:
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        return max(LONGEST, math.ceil(TOKENS_A_SECOND * seconds)) if self.prompt is None else LONGEST
+
+    def _ask(self, waves: list[Wave]) -> list[Reply | str]:
+        """The reply to each window, or why there is none. One bad window does not take the others with it."""
+        if not waves:
+            return []
+        longest = self._longest(max(map(len, waves)) / sample_rate(self.processor))
+        try:
+            return [*run.reply(self.model, self.processor, waves, self.prompt, max_new_tokens=longest, stop_loops=True)]
+        except Exception as error:  # of any kind: out of memory, a model's own checks
+            if len(waves) == 1:
+                return [one_line(error)]
+        return [self._ask([wave])[0] for wave in waves]
+
+
+def _of(reply: Reply, start: float, end: float, flags: list[str]) -> Segment:
+    hz = reply.after / (end - start) if end > start else 0.0
+    return Segment(round(start, 3), round(end, 3), reply.text, reply.after, round(hz, 3), tuple(flags), reply)
+
+
+def _joined(found: Iterator[tuple[_Item, list[Segment] | str]]) -> Iterator[Piece]:
+    """Segments in order; where windows overlap, their texts are joined. One is held back until the next is there."""
+    failed, held, done = -1, None, 0.0
+
+    for item, segments in found:
+        if item.index == failed:
+            continue  # an earlier window of this file failed: it is reported, the rest would read as the whole
+        if isinstance(segments, list) and segments and item.window is not None and item.window.blind:
+            first, *others = segments
+            if held is None:
+                segments = [replace(first, flags=("cut", *first.flags)), *others]
+            else:
+                held, first = join(held, first, item.window.shared)
+                segments = [first, *others]
+        for segment in segments if isinstance(segments, list) else []:
+            if held is not None:
+                yield Piece(item.file, done, held)
+            held, done = segment, item.seconds
+        ends = item.window is None or isinstance(segments, str)
+        if not ends:
+            continue
+        if held is not None:
+            yield Piece(item.file, done, held)
+        error = segments if isinstance(segments, str) else None
+        if error is not None:
+            failed = item.index
+        yield Piece(item.file, done, None, True, error, heard=item.window is not None or error is None)
+        held, done = None, 0.0
+
+
+def join(before: Segment, after: Segment, shared: float) -> tuple[Segment, Segment]:
+    """Two segments whose sounds overlap, without the words that both have.
+
+    Both texts meet at the longest run of words that the end of the one and the beginning of the other have in common;
+    what either has beyond it in the overlap is a word that was cut.
+
+    Args:
+        before: the first.
+        after: the second.
+        shared: seconds that both hold.
+    """
+    middle = after.start + shared / 2
+    before = replace(before, end=round(max(before.start, min(before.end, middle)), 3))
+    after = replace(after, start=round(min(after.end, max(after.start, middle)), 3))
+    if not shared:
+        return before, replace(after, flags=("cut", *after.flags))
+    most = math.ceil(SHARED_WORDS_A_SECOND * shared) + SHARED_WORDS
+    ours, theirs = [*WORD.finditer(before.text)][-most:], [*WORD.finditer(after.text)][:most]
+    runs = [
+        (length, -(len(ours) - i - length + j), i, j)
+        for i in range(len(ours))
+        for j in range(len(theirs))
+        if (length := _common(ours[i:], theirs[j:]))
+    ]
+    if not ours or not theirs:
+        return before, replace(after, flags=("overlap", *after.flags))
+    length, lost, i, j = max(runs, default=(0, 0, 0, 0))
+    if 2 * length < -lost or not length:
+        return before, replace(after, flags=("seam", *after.flags))
+    text = after.text[theirs[j + length - 1].end() :].strip()
+    before = replace(before, text=before.text[: ours[i + length - 1].end()])
+    return before, replace(after, text=text, flags=("overlap", *after.flags))
+
+
+def _common(ours: list[re.Match[str]], theirs: list[re.Match[str]]) -> int:
+    """Words that two texts have in common at their beginning."""
+    count = 0
+    for one, other in zip(ours, theirs, strict=False):
+        if _bare(one[0]) != _bare(other[0]):
+            break
+        count += 1
+    return count
+
+
+def _bare(word: str) -> str:
+    return re.sub(r"\W", "", word).casefold() or word
+
+
+def repeats(text: str) -> bool:
+    """Whether a text goes round in circles: most of its runs of three words were there before."""
+    words = [_bare(word[0]) for word in WORD.finditer(text)]
+    runs = [*zip(words, words[1:], words[2:], strict=False)]
+    return len(words) >= WORDS and 1 - len(set(runs)) / len(runs) > REPEATED
