@@ -89,15 +89,17 @@ def test_a_run_that_is_missing_is_a_dash_and_said(tmp_path: Path, measured: Meas
     assert len(rows) == 1 and "WER" in rows[0]
 
 
-def test_the_page_begins_with_ten_lines_and_folds_its_grids(measured: Measured) -> None:
+def test_pages_begin_with_ten_lines_and_fold_their_grids() -> None:
     for name in ("claims.md", "training-free.md"):
         text = (DOCS / name).read_text("utf-8")
         title, gap, *lines = text.splitlines()[:13]
         assert title.startswith("# ") and not gap and not lines.pop()
         assert len(lines) == 10 and all(line.startswith("- ") for line in lines)
-        assert text.count("<details") == text.count("</details>") > 10
-        opened = re.sub(r"<details.*?</details>", "", text, flags=re.DOTALL)
-        assert len([line for line in opened.splitlines() if line.startswith("|")]) < 160, name
+        assert text.count("<details") == text.count("</details>") >= 10
+        opened = re.sub(r"<details.*?</details>", "", text, flags=re.DOTALL).split("\n\n")
+        assert max(part.count("\n") - 1 for part in opened if part.startswith("| ")) <= 20, (
+            name
+        )  # the claims themselves
 
 
 @pytest.mark.parametrize(("target", "verdict"), [(2.0, "**met**"), (0.5, "**missed**"), (1.5, "inconclusive")])

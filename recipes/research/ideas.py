@@ -60,7 +60,7 @@ def otherwise() -> Iterator[None]:
             plans = [_Corrected(plan.group, plan.m, plan.weight, method.alpha, method.place) for plan in plans]
         return plain(method, positions, clips, plans, *layout)
 
-    attach.lay_out = lay_out
+    attach.lay_out = lay_out  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -123,7 +123,7 @@ class ByContent(Ward, name="ward-by-content"):
                 high = middle
             else:
                 low = middle + 1
-        return Plan.identity(*x.shape[:2], x.device) if low == x.shape[1] else super().assign(x, low, clip)
+        return Plan.identity(x.shape[0], low, x.device) if low == x.shape[1] else super().assign(x, low, clip)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.evaluation.curves import Group, Score
+from fewhertz.evaluation.curves import Group
 from fewhertz.evaluation.metrics import METRICS, paired
 
 from .grids import at
@@ -54,18 +54,21 @@ class Measured:
         """Whether all of some runs have been measured."""
         return all(self.found(task, spec) for spec in specs)
 
-    def score(self, task: Asked, spec: str | With) -> Score:
-        return self.run(task, spec).run.scores[task.metric]
-
-    def value(self, task: Asked, spec: str | With) -> float:
-        """A score without its interval.
+    def score(self, task: Asked, spec: str | With) -> tuple[float, float, float]:
+        """A score and the ends of its interval.
 
         Raises:
-            ValueError: where there is no such number.
+            ValueError: where there are no such numbers.
         """
-        if (value := self.score(task, spec).value) is None:
+        score = self.run(task, spec).run.scores[task.metric]
+        value, (low, high) = score.value, score.ends
+        if value is None or low is None or high is None:
             raise ValueError(f"{task.label}, {self.model}, {spec} has no score")
-        return value
+        return value, low, high
+
+    def value(self, task: Asked, spec: str | With) -> float:
+        """A score without its interval."""
+        return self.score(task, spec)[0]
 
     def hertz(self, task: Asked, spec: str | With) -> float:
         return self.run(task, spec).run.rate

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -39,9 +40,10 @@ def adapters(names: Sequence[str], runs: Path) -> None:
             continue
         tasks = [_first(LISTS / "train" / f"{name}-train.jsonl", ROWS[name]) for name in LANGUAGES[trial.language]]
         dev = [LISTS / "dev" / f"{name}-dev.jsonl" for name in LANGUAGES[trial.language]]
+        say = functools.partial(print, f"{trial.name}:", flush=True)
         done = fewhertz.train(
-            MODEL, trial.method, tasks, ADAPTERS / trial.name, dev=dev, device="cpu", cache=LISTS / "heard",
-            say=lambda text, name=trial.name: print(f"{name}: {text}", flush=True), **SETTINGS | trial.settings,
+            MODEL, trial.method, tasks, ADAPTERS / trial.name, dev=dev, device="cpu", cache=LISTS / "heard", say=say,
+            **SETTINGS | trial.settings,
         )  # fmt: skip
         took = json.loads((done.directory / "training" / "summary.json").read_text("utf-8"))
         rows = {name: ROWS[name] for name in LANGUAGES[trial.language]}

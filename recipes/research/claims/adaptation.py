@@ -32,7 +32,7 @@ def shapes(measured: Measured) -> Claim:
 
 
 def languages(measured: Measured) -> Claim:
-    kinds = [
+    kinds: list[tuple[str, str | With]] = [
         ("no adapter, all tokens", BASELINE),
         ("no adapter, `pool` ×3", THIRD),
         ("English control, all tokens", CONTROLLED),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from ..grids import BOTH, at
 from ..grids.claims import CORRECTED, FEW, SCORED
 from ..measured import Measured
-from ..tables import Claim, table, tally, verdict
+from ..tables import Claim, Gain, table, tally, verdict
 from ..tasks import TASKS
 
 
 def corrections(measured: Measured) -> Claim:
-    rows, every = [], []
+    rows = []
+    every: list[Gain] = []
     for name in CORRECTED:
         bare = name.removesuffix(BOTH)
         keeps = ("1/2", "1/4") if bare in SCORED else FEW  # at which it was run as published too

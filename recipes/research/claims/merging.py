@@ -34,8 +34,7 @@ def degradation(measured: Measured) -> Claim:
         for task in SPEECH:
             base = measured.value(task, BASELINE)
             scores = {keep: measured.value(task, at(method, keep)) for keep in keeps}
-            last = measured.score(task, at(method, "1/6"))
-            value, low, high = (end / base for end in (scores["1/6"], *last.ends))
+            value, low, high = (end / base for end in measured.score(task, at(method, "1/6")))
             twice.append((method, task, value, low))
             shown = [f"{scores[k]:.1f}" if k in scores else "–" for k in FACTORS]
             rows.append([f"`{method}`, {task.name}", f"{base:.1f}", *shown, f"{value:.1f} [{low:.1f}, {high:.1f}]"])

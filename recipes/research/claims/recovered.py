@@ -43,7 +43,7 @@ def recovered(measured: Measured) -> Claim:
             targets.append([f"×{k} ≤ +{target}, {task.name}", *(within(gain, target) for gain in gains)])
     for task in SPEECH:
         last, whole = measured.score(task, adapted(named("pool-6"))), measured.value(task, CONTROLLED)
-        value, low, high = (end / whole for end in (last.value, *last.ends))
+        value, low, high = (end / whole for end in last)
         twice.append(f"{value:.1f} [{low:.1f}, {high:.1f}] ({task.name})")
         paper.append((6, task, at_most(low, high, 2)))
     heads = ["WER, %: strings / sentences", *(f"×{k}" for k in DIVISORS)]

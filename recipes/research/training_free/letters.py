@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,14 +43,17 @@ def pooled(measured: Measured, task: Asked, method: str) -> tuple[np.ndarray, np
 
 
 @functools.cache  # the table and the picture ask for the same
-def lost(measured: Measured, task: Asked, method: str, low: float, high: float) -> tuple[float, ...] | None:
+def lost(
+    measured: Measured, task: Asked, method: str, low: float, high: float
+) -> tuple[float, float, float, float] | None:
     """Points of WER lost by samples of so many letters a token, with the interval's ends, and their mean letters."""
     load, stats, base, groups = pooled(measured, task, method)
     chosen = np.flatnonzero((low <= load) & (load < high))
     if len(chosen) < LEAST:
         return None
     several = [groups[i] for i in chosen]
-    return *paired(METRICS["wer"], stats[chosen], base[chosen], several, DRAWS), float(load[chosen].mean())
+    value, one_end, other_end = paired(METRICS["wer"], stats[chosen], base[chosen], several, DRAWS)
+    return value, one_end, other_end, float(load[chosen].mean())
 
 
 def bins() -> list[tuple[float, float]]:
@@ -70,7 +74,7 @@ def rows(measured: Measured) -> str:
         for method in LINES:
             for task in SPEECH:
                 one = lost(measured, task, method, low, high)
-                shown.append("–" if one is None else signed(*one[:3], 1))
+                shown.append(signed(one[0], one[1], one[2], 1) if one else "–")
         if set(shown) != {"–"}:
             lines.append([f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and more", *shown])
     heads = [f"`{method}`, {task.name}" for method in LINES for task in SPEECH]
@@ -104,7 +108,12 @@ def draw(measured: Measured, file: Path) -> Path:
                 continue
             value, low, high, load = np.array(found).T
             ends = [value - low, high - value]
-            marks = {"color": colour, "linestyle": style, "marker": "o" if "+" in method else "x", "capsize": 2}
+            marks: dict[str, Any] = {
+                "color": colour,
+                "linestyle": style,
+                "marker": "o" if "+" in method else "x",
+                "capsize": 2,
+            }
             axis.errorbar(load, value, ends, label=f"{method}, {task.name}", linewidth=1.2, markersize=4, **marks)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set(xscale="log", xlabel="letters for each audio token", ylabel="points of WER lost against all tokens")
