@@ -10,6 +10,7 @@ DOCS := .venv-docs
 DOCS_READY := $(DOCS)/.ready
 VERSIONS := 5.16.0 5.24.0
 RESULTS ?= results
+RUNS ?= out/runs/$(RESULTS)
 LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -59,7 +60,7 @@ bench: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/told.py --out results/bench/told.json
 
-# what docs/serving.md says of vLLM: half an hour on 2 cores
+# what docs/research/serving.md says of vLLM: half an hour on 2 cores
 bench-vllm: $(READY) $(VLLM_READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists strings synthetic --out out/test
 	$(TEST_ENV) $(VLLM)/bin/python -m pytest -q -o filterwarnings=default tests_vllm -k "parity or told or logprobs_by_request" \
@@ -68,36 +69,48 @@ bench-vllm: $(READY) $(VLLM_READY)
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python bench/serving.py load --out $(RESULTS)/bench/serving-load.json
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python bench/serving.py batch --out $(RESULTS)/bench/serving-batch.json
 
-# docs/claims.md, docs/training-free.md and their pictures, from result files
+# docs/research/claims.md, training-free.md and their pictures, from the packed results
 reproduce: $(READY)
-	$(BIN)/python -m recipes.claims write --results $(RESULTS)
-	$(BIN)/python -m recipes.training_free write --results $(RESULTS)
+	$(BIN)/python -m recipes.research.reproduce --results $(RESULTS)
 
-# the cells themselves, from the model and ../shared/data: RESULTS=out/again measures all of them, results only what lacks
+# Runs are measured as loose files in $(RUNS), unpacked there before and packed into $(RESULTS) behind: what is packed is not
+# measured again. RESULTS=out/again measures all of it.
+UNPACK = mkdir -p $(RESULTS) && $(BIN)/python -m recipes.research.pack unpack $(RESULTS) $(RUNS)
+PACK = $(BIN)/python -m recipes.research.pack pack $(RUNS) $(RESULTS)
+
+# the runs of docs/research/claims.md, from the model and ../shared/data
 claims: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
-	$(BIN)/python -m recipes.claims run --results $(RESULTS)
+	$(UNPACK)
+	$(BIN)/python -m recipes.research.run claims --runs $(RUNS)
+	$(PACK)
 
-# the grid of docs/training-free.md, and on dev what its default was chosen by: hours on 2 cores
+# the grid of docs/research/training-free.md, and on dev what its default was chosen by: hours on 2 cores
 training-free: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists $(LISTS) --out out/dev
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
-	$(BIN)/python -m recipes.training_free run --results $(RESULTS)
+	$(UNPACK)
+	$(BIN)/python -m recipes.research.run training-free --runs $(RUNS)
+	$(PACK)
 
 # two models of another seed and shape, trained apart from pocket, under the grid's main rows: half a day on 2 cores
 other-models: $(READY)
 	$(BIN)/python -m recipes.pocket.prepare
-	$(BIN)/python -m recipes.other_models train --results $(RESULTS)
+	$(UNPACK)
+	$(BIN)/python -m recipes.research.train models --runs $(RUNS)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
-	$(BIN)/python -m recipes.other_models run --results $(RESULTS)
+	$(BIN)/python -m recipes.research.run other-models --runs $(RUNS)
+	$(PACK)
 
 # LoRA adapters, trained and measured: hours on 2 cores
 recovery: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split train --limit 3000 --out out/train
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic french-synthetic --out out/dev
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) french-synthetic --out out/test
-	$(BIN)/python -m recipes.recovery train --results $(RESULTS)
-	$(BIN)/python -m recipes.recovery run --results $(RESULTS)
+	$(UNPACK)
+	$(BIN)/python -m recipes.research.train adapters --runs $(RUNS)
+	$(BIN)/python -m recipes.research.run recovery --runs $(RUNS)
+	$(PACK)
 
 # Debian's flite adds its voices, where it is installed; SIZE=tiny for a run of minutes
 pocket: $(READY)

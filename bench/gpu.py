@@ -1,7 +1,7 @@
 """Price and gain on a GPU, at true size, within a budget of seconds: whole models, and ways to tell sizes.
 
     python bench/gpu.py --out results/bench/gpu.json --seconds 140             # one GPU of 80 GB, bfloat16
-    python bench/gpu.py --out results/bench/gpu.json --picture docs/gpu.png    # measures nothing: draws the result
+    python bench/gpu.py --out results/bench/gpu.json --picture docs/research/gpu.png    # draws it, measures nothing
     python bench/gpu.py --out out/quick.json --quick --device cpu              # seconds: tiny shapes, no figures
 
 1. ceilings: what a large copy and a large matrix product reach here.

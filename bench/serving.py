@@ -45,18 +45,20 @@ from openai import AsyncOpenAI, OpenAIError
 
 import fewhertz
 from fewhertz import audio, run
-from fewhertz.evaluation import results
 from fewhertz.evaluation.metrics import METRICS
+from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import IDENTITY
 
 REPO = Path(__file__).parents[1]
-sys.path.insert(0, str(REPO / "tests_vllm"))
+sys.path[:0] = [str(REPO / "tests_vllm"), str(REPO)]
 from engines import server  # noqa: E402
+
+from recipes.research.packed import Packed  # noqa: E402
 
 FEWHERTZ = str(Path(sys.executable).with_name("fewhertz"))
 RATE = 16_000  # samples per second that pocket reads
 PROMPT = run.PROMPTS["transcribe"]
-LONGEST = 64  # new tokens, as recipes/claims.py has it
+LONGEST = 64  # new tokens, as recipes/research/tasks.py has it
 MEMORY_EVERY = 1.0  # seconds
 LISTS = ("synthetic-test", "strings-test")
 SPECS = (IDENTITY, "pool@keep=1/2", "ward@keep=1/3+time+sizes")  # a server made for the last takes all
@@ -139,11 +141,11 @@ def words(
         await client.close()
         return found
 
-    wer, compared = METRICS["wer"], []
+    wer, compared, packed = METRICS["wer"], [], Packed(REPO / "results")
     with served(SPECS[-1]) as (address, _, _):
         for name, spec in itertools.product(LISTS, SPECS):
-            cell = results.run_files(REPO / "results", name, "pocket", results.BASELINE if spec == IDENTITY else spec)
-            theirs = {one["id"]: one["output"] for one in results.read_samples(cell.file)}
+            done = packed.runs("", name, "pocket")["pocket", BASELINE if spec == IDENTITY else spec]
+            theirs = dict(zip(done.column("id"), done.column("output"), strict=True))
             some = rows_of(manifests / f"{name}.jsonl", rows)
             ours = asyncio.run(answers(address, [manifests / one["audio"] for one in some], spec))
             others = [theirs[one["id"]] for one in some]

@@ -1,4 +1,4 @@
-"""docs/claims.md: made of the committed result files, and verdicts that follow from intervals."""
+"""docs/research/claims.md: made of the committed results, and verdicts that follow from intervals."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import re
 from pathlib import Path
 
 import pytest
+from packing import store
 
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import parse
-from recipes import claims, recovery
-from recipes.claims import DOCS, RESULTS, SPEECH, TASKS, Gain, Measured, With, at, word
+from recipes.research.claims import page
+from recipes.research.claims.recovered import training
+from recipes.research.grids import at, recovery
+from recipes.research.grids.claims import grid
+from recipes.research.measured import Measured, With
+from recipes.research.tables import Gain, fold, verdict
+from recipes.research.tasks import DOCS, FRENCH, RECOVERY, REPO, RESULTS, SPEECH, TASKS, Asked
 
-PAGE = (DOCS / "results.md").read_text("utf-8")
+PAGE = (REPO / "docs" / "results.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -21,101 +27,111 @@ def measured() -> Measured:
 
 
 def test_the_page_is_made_of_the_committed_results(measured: Measured) -> None:
-    assert claims.page(measured) == (DOCS / "claims.md").read_text("utf-8"), "run: make reproduce"
+    assert page.page(measured) == (DOCS / "claims.md").read_text("utf-8"), "run: make reproduce"
 
 
 def test_the_table_is_made_of_the_committed_results(measured: Measured) -> None:
-    assert claims.rates_table(measured) in PAGE, (
-        "run: python -m recipes.claims table, and paste it into docs/results.md"
+    assert page.rates_table(measured) in PAGE, (
+        "run: python -m recipes.research.reproduce --table, and paste it into docs/results.md"
     )
 
 
-def test_figures_of_the_readme_are_those_of_the_files(measured: Measured) -> None:
-    readme = (claims.REPO / "README.md").read_text("utf-8").replace("*", "")
+def test_figures_of_the_readme_are_those_of_the_results(measured: Measured) -> None:
+    readme = (REPO / "README.md").read_text("utf-8").replace("*", "")
     for method in ("pool", "ward", "ward+time+sizes"):
         row = next(line for line in readme.splitlines() if line.startswith(f"| `{method}`"))
-        cells = [cell.strip() for cell in row.split("|")]
-        for keep, cell in zip(("1/2", "1/3"), cells[3:5], strict=True):
-            scores = [measured.score(task, at(method, keep))["score"] for task in SPEECH]
-            assert cell == " / ".join(f"{score:.1f}" for score in scores)
-    whole = " / ".join(f"{measured.score(task, BASELINE)['score']:.1f}" for task in SPEECH)
+        shown = [one.strip() for one in row.split("|")]
+        for keep, figures in zip(("1/2", "1/3"), shown[3:5], strict=True):
+            assert figures == " / ".join(f"{measured.value(task, at(method, keep)):.1f}" for task in SPEECH)
+    whole = " / ".join(f"{measured.value(task, BASELINE):.1f}" for task in SPEECH)
     assert f"| no compression | {whole} |" in readme
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.label)
-def test_every_cell_of_the_grid_is_there_and_of_the_shipped_weights(task: claims.Asked, measured: Measured) -> None:
-    cells = claims.grid(task)
-    assert cells[0] == BASELINE
-    shas = {measured.result(task, spec)["weights_sha256"] for spec in cells}
-    assert len(shas) == 1 and shas == {measured.result(TASKS[0], BASELINE)["weights_sha256"]}
-    for spec in cells:
-        result = measured.result(task, spec)
-        assert result["n"] == task.rows and not result["failed"]
-        if spec != BASELINE and parse(spec).keep is not None:
-            rate = result["rate_hz"]
-            assert rate["after"] / rate["before"] == pytest.approx(float(parse(spec).keep), rel=0.05)
+def test_every_run_of_the_grid_is_there_and_of_the_shipped_weights(task: Asked, measured: Measured) -> None:
+    runs = grid(task)
+    assert runs[0] == BASELINE
+    shas = {measured.run(task, spec).record["weights_sha256"] for spec in runs}
+    assert len(shas) == 1 and shas == {measured.run(TASKS[0], BASELINE).record["weights_sha256"]}
+    for spec in runs:
+        run = measured.run(task, spec).run
+        assert run.n == task.rows and not run.failed
+        if spec != BASELINE and (keep := parse(spec).keep) is not None:
+            assert run.kept == pytest.approx(float(keep), rel=0.05)
 
 
 @pytest.mark.parametrize("trial", recovery.TRIALS, ids=lambda trial: trial.name)
-def test_every_adapter_is_told_of_and_measured(trial: recovery.Trial, measured: Measured) -> None:
-    told = recovery.summary(RESULTS, trial.name)
-    shipped = measured.result(TASKS[0], BASELINE)["weights_sha256"]
-    assert told["base_sha256"] == shipped and told["trial"]["method"] == trial.method
+def test_every_adapter_is_noted_and_measured(trial: recovery.Trial, measured: Measured) -> None:
+    note = measured.packed.trainings(RECOVERY)[trial.name]
+    shipped = measured.run(TASKS[0], BASELINE).record["weights_sha256"]
+    assert note["base_sha256"] == shipped and note["trial"]["method"] == trial.method
     chosen = recovery.SETTINGS | trial.settings
-    assert {name: told[name] for name in ("steps", "batch_size", "lr")} == {
+    assert {name: note[name] for name in ("steps", "batch_size", "lr")} == {
         name: chosen[name] for name in ("steps", "batch_size", "lr")
     }
-    assert told["best_step"] > 0  # training made it better on dev
-    for task in (*TASKS, recovery.FRENCH):
+    assert note["best_step"] > 0  # training made it better on dev
+    for task in (*TASKS, FRENCH):
         if trial.name in recovery.measured_on(task):
-            spec = BASELINE if trial.method == "none" else told["methods"][0]
-            result = measured.result(task, With(trial.name, spec))
+            spec = BASELINE if trial.method == "none" else note["methods"][0]
+            result = measured.run(task, With(trial.name, spec)).record
             assert result["n"] == task.rows and not result["failed"] and result["weights_sha256"] == shipped
-            assert result["adapter"]["trained_with"] == ([] if trial.method == "none" else told["methods"])
+            assert result["adapter"]["trained_with"] == ([] if trial.method == "none" else note["methods"])
 
 
-def test_figures_of_the_page_are_those_of_the_files(measured: Measured) -> None:
+def test_all_adapters_are_on_the_page(measured: Measured) -> None:
+    shown = re.findall(r"^\| `([^`]+)` \|", training(measured), re.MULTILINE)
+    assert shown == [trial.name for trial in recovery.TRIALS]
+
+
+def test_figures_of_the_page_are_those_of_the_results(measured: Measured) -> None:
     """One figure, found by another way than the page's own."""
     task, keep = TASKS[0], "1/3"
-    cell = measured.result(task, f"pool@keep={keep}")["scores"]["wer"]
+    score = measured.run(task, f"pool@keep={keep}").record["scores"]["wer"]
     row = next(line for line in PAGE.splitlines() if line.startswith("| `pool` |") and " / " in line)
-    assert re.split(r" *\| *", row)[3].split(" / ")[0] == f"{cell['score']:.1f}"
+    assert re.split(r" *\| *", row)[3].split(" / ")[0] == f"{score['score']:.1f}"
     gain = measured.gain(task, f"pool@keep={keep}", BASELINE)
-    assert gain.value == pytest.approx(-cell["difference"], abs=1e-4)
-    assert [-gain.high, -gain.low] == pytest.approx(cell["difference_interval"], abs=1e-4)
+    assert gain.value == pytest.approx(-score["difference"], abs=1e-4)
+    assert [-gain.high, -gain.low] == pytest.approx(score["difference_interval"], abs=1e-4)
 
 
 BETTER, WORSE, OPEN = Gain(2, 1, 3), Gain(-2, -3, -1), Gain(1, -1, 3)
 
 
 @pytest.mark.parametrize(
-    ("gains", "verdict"),
+    ("gains", "word"),
     [
         ([BETTER, BETTER], "**holds**"),
         ([BETTER, OPEN], "**holds in part**"),
         ([BETTER, WORSE, OPEN], "**mixed**"),
-        ([OPEN, OPEN], "**cannot be told**"),
-        ([BETTER, OPEN, OPEN], "**cannot be told** in most comparisons"),
+        ([OPEN, OPEN], "**inconclusive**"),
+        ([BETTER, OPEN, OPEN], "**inconclusive** in most comparisons"),
         ([WORSE, OPEN], "**does not hold**"),
         ([WORSE, WORSE], "**does not hold**: the contrary"),
     ],
 )
-def test_a_verdict_follows_from_the_intervals(gains: list[Gain], verdict: str) -> None:
-    assert word(gains) == verdict
+def test_a_verdict_follows_from_the_intervals(gains: list[Gain], word: str) -> None:
+    assert verdict(gains) == word
+
+
+def test_long_tables_are_folded_once() -> None:
+    short, long = ("| a |\n| --- |" + "\n| 1 |" * rows for rows in (6, 7))
+    assert fold(f"{short}\n\nend") == f"{short}\n\nend"
+    once = fold(f"{short}\n\n{long}\n\nend")
+    assert once.count("<details") == once.count("</details>") == 1 and "table of 7 rows" in once
+    assert fold(once) == once and once.endswith("</details>\n\nend")
 
 
 def test_results_of_other_samples_are_refused(tmp_path: Path, measured: Measured) -> None:
-    """A cell that was run with --limit must not be compared with whole ones."""
-    import json
-
-    from fewhertz.evaluation import results
-
-    task = TASKS[0]
+    """A run with --limit must not be compared with whole ones."""
+    task, runs = TASKS[0], []
     for spec, cut in ((BASELINE, 0), ("pool@keep=1/2", 5)):
-        source = measured.cell(task, spec)
-        place = results.run_files(tmp_path, task.label, claims.MODEL, spec)
-        result = json.loads(source.read_text("utf-8"))
-        result |= {"n": result["n"] - cut, "identity": result["identity"] | {"rows": result["n"] - cut}}
-        results.write(place, result, results.read_samples(source)[cut:])
+        one = measured.run(task, spec)
+        runs.append((one.record | {"n": one.record["n"] - cut}, one.samples()[cut:]))
+    store(tmp_path, runs)
     with pytest.raises(ValueError, match="not of the same samples"):
         Measured(tmp_path).gain(task, BASELINE, "pool@keep=1/2")
+
+
+def test_a_run_that_is_missing_is_named() -> None:
+    with pytest.raises(ValueError, match=r"strings-test, pocket, pool@keep=1/7 has not been measured"):
+        Measured(RESULTS).run(TASKS[0], "pool@keep=1/7")

@@ -1,4 +1,4 @@
-"""The section on models other than pocket: made of committed result files, with a command that runs."""
+"""The section on models other than pocket: made of committed results, with a command that runs."""
 
 from __future__ import annotations
 
@@ -14,46 +14,50 @@ from fewhertz import pocket
 from fewhertz.cli import app
 from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE
-from recipes import other_models
-from recipes.claims import RESULTS, Asked
-from recipes.other_models import FOLDER, KEEPS, METHODS, OTHERS, TASKS, TOLD, Other, cells, section
+from recipes.research.grids import BOTH
+from recipes.research.grids.other_models import KEEPS, METHODS, OTHERS, TASKS, Other, grid
+from recipes.research.measured import Measured
+from recipes.research.tasks import OTHER_MODELS, RESULTS, Asked
+from recipes.research.training_free import other_models
+from recipes.research.training_free.other_models import of, section
 
-SEEN = [(o, task) for o in OTHERS for task in TASKS if other_models.of(RESULTS, o.name).cell(task, BASELINE).exists()]
+POCKET = Measured(RESULTS)
+SEEN = [(other, task) for other in OTHERS for task in TASKS if of(POCKET, other.name).there(task, BASELINE)]
 NAMES = [f"{other.name}, {task.label}" for other, task in SEEN]
 
 
 def test_nothing_is_said_of_what_was_not_measured(tmp_path: Path) -> None:
-    said = section(tmp_path)
-    assert said.startswith("The models of `recipes/other_models.py` have not been measured yet.")
+    said = section(Measured(tmp_path))
+    assert said.startswith("The other models have not been measured yet.")
     assert "%" not in said and other_models.SEVEN_BILLION in said
 
 
 @pytest.mark.parametrize(("other", "task"), SEEN, ids=NAMES)
-def test_every_cell_is_there_and_of_the_weights_that_are_told_of(other: Other, task: Asked) -> None:
-    told = json.loads((RESULTS / FOLDER / f"{other.name}.json").read_text("utf-8"))
-    assert told["command"][3:] == ["--name", other.run, "--size", other.size, *other.arguments]
-    measured = other_models.of(RESULTS, other.name)
-    assert len(cells()) == 1 + len(METHODS) * 4 * len(KEEPS)
-    for spec in cells():
-        result = measured.result(task, spec)
+def test_every_run_is_there_and_of_the_weights_that_were_noted(other: Other, task: Asked) -> None:
+    note = POCKET.packed.trainings(OTHER_MODELS)[other.name]
+    assert note["command"][3:] == other.training[1:]
+    measured = of(POCKET, other.name)
+    assert len(grid()) == 1 + len(METHODS) * 4 * len(KEEPS)
+    for spec in grid():
+        result = measured.run(task, spec).record
         assert result["n"] == task.rows and not result["failed"]
-        assert result["weights_sha256"] == told["weights_sha256"]
+        assert result["weights_sha256"] == note["weights_sha256"]
 
 
 @pytest.mark.parametrize(("other", "task"), SEEN, ids=NAMES)
-def test_figures_are_those_of_the_files(other: Other, task: Asked) -> None:
+def test_figures_are_those_of_the_results(other: Other, task: Asked) -> None:
     """Scores and a gain of the section, from the samples by another way than its own."""
-    measured, metric = other_models.of(RESULTS, other.name), METRICS[task.metric]
-    of = {
-        spec: metric.score(measured.stats(task, spec)[0])
-        for spec in (BASELINE, "ward@keep=1/3", f"ward@keep=1/3{TOLD}")
+    measured, metric = of(POCKET, other.name), METRICS[task.metric]
+    scored = {
+        spec: metric.score(measured.run(task, spec).stats(task.metric)[0])
+        for spec in (BASELINE, "ward@keep=1/3", f"ward@keep=1/3{BOTH}")
     }
-    _, _, rest = section(RESULTS).partition(f"`{other.name}`, {task.name} ({task.unit}; ")
-    assert rest.startswith(f"{of[BASELINE]:.1f} with all tokens)")
+    _, _, rest = section(POCKET).partition(f"`{other.name}`, {task.name} ({task.unit}; ")
+    assert rest.startswith(f"{scored[BASELINE]:.1f} with all tokens)")
     row = next(line for line in rest.splitlines() if line.startswith("| `ward` |"))
     scores = re.split(r" *\| *", row)[2:]
-    assert scores[0] == f"{of['ward@keep=1/3']:.1f}" and scores[3] == f"{of[f'ward@keep=1/3{TOLD}']:.1f}"
-    gain = of["ward@keep=1/3"] - of[f"ward@keep=1/3{TOLD}"]
+    assert scores[0] == f"{scored['ward@keep=1/3']:.1f}" and scores[3] == f"{scored[f'ward@keep=1/3{BOTH}']:.1f}"
+    gain = scored["ward@keep=1/3"] - scored[f"ward@keep=1/3{BOTH}"]
     assert float(scores[5].split(" ")[0]) == pytest.approx(gain, abs=0.06)
 
 

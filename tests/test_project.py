@@ -95,7 +95,7 @@ def test_the_method_table_is_the_one_made_from_the_code() -> None:
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     words = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE).split()
     assert len(words) <= 900
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
 

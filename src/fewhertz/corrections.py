@@ -16,9 +16,9 @@ variable and nothing of the model is changed, so threads may call one model at a
 
 On a CPU the mask costs a layer of 7B shape 1 % at prompts of up to 790 tokens, 7.5 % at 2,540 and nothing at decoding,
 no more than a padded batch's mask does (bench/corrections.py); on a GPU nothing at decoding, and in the prefill of long
-prompts what the flash kernel would have saved (docs/gpu.md). A key with one more dimension, log s, against a query with
-a constant there, gives the same without a mask, but it has to enter the attention of every layer, and a padded batch
-needs a mask all the same.
+prompts what the flash kernel would have saved (docs/research/gpu.md). A key with one more dimension, log s, against a
+query with a constant there, gives the same without a mask, but it has to enter the attention of every layer, and a
+padded batch needs a mask all the same.
 """
 
 from __future__ import annotations

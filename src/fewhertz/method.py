@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fewhertz.plan import Plan
 
 METHODS: dict[str, type[Method]] = {}
-RECOMMENDED = "ward+time+sizes"  # chosen on dev: docs/training-free.md
+RECOMMENDED = "ward+time+sizes"  # chosen on dev: docs/research/training-free.md
 NONE = "none"  # spec of the uncompressed model
 IDENTITY = "pool@keep=1"  # the method that `none` is, where a method has to be attached
 LONGEST_SPEC = 1000  # characters: what comes with a request is bounded before it is read

@@ -284,22 +284,34 @@ def groups(root: str | Path) -> tuple[list[Group], list[str]]:
     if not root.is_dir():
         raise ValueError(f"there is no folder {root}: give the one that fewhertz eval wrote to (--out)")
     found, wrong = results.gather(root)
-    gathered: dict[tuple[str, str], Group] = {}
-    for file, result in found:
-        try:
-            run = _run(file, result)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            wrong.append(f"{file} is damaged ({type(error).__name__}: {error}): remove it and run it again")
-            continue
-        group = gathered.setdefault((run.task, run.model), Group(run.task, run.model))
-        if run.spec == BASELINE:
-            group.baseline = run
-        else:
-            group.runs.append(run)
+    gathered, damaged = grouped(found)
+    wrong += damaged
     if not gathered and wrong:
         raise ValueError(f"no result can be read: {wrong[0]} ({len(wrong)} in all)")
     if not gathered:
         raise ValueError(f"{root} has no results (task/model/method.json): run fewhertz eval --out {root} first")
+    return gathered, wrong
+
+
+def grouped(found: Iterable[tuple[Path, Record]]) -> tuple[list[Group], list[str]]:
+    """Results by task and model, and what is wrong with those that cannot be read.
+
+    Args:
+        found: results, and what to call each: the file that it is from.
+    """
+    gathered: dict[tuple[str, str], Group] = {}
+    wrong = []
+    for file, result in found:
+        try:
+            one = run(file, result)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            wrong.append(f"{file} is damaged ({type(error).__name__}: {error}): remove it and run it again")
+            continue
+        group = gathered.setdefault((one.task, one.model), Group(one.task, one.model))
+        if one.spec == BASELINE:
+            group.baseline = one
+        else:
+            group.runs.append(one)
     for group in gathered.values():
         group.runs.sort(key=_order)
         if group.baseline is None:  # of a model with an adapter it is the model alone
@@ -318,7 +330,12 @@ def _order(run: Run) -> tuple[float, float, str]:
     return -round(run.rate, 1), value, run.spec
 
 
-def _run(file: Path, result: Record) -> Run:
+def run(file: Path, result: Record) -> Run:
+    """What a result says, checked.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError, OverflowError: where it is damaged.
+    """
     tokens, peak = result["audio_tokens"], result["peak_memory"]
     scores = {str(name): _score(one) for name, one in result["scores"].items()}
     main = str(result["metric"])

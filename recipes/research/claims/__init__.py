@@ -1,0 +1,1 @@
+"""docs/research/claims.md: a file for each kind of claim, `page` on top."""

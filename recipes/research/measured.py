@@ -1,0 +1,107 @@
+"""What has been measured, and what follows from it: scores, and gains of one run over another on the same samples."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewhertz.evaluation.curves import Group
+from fewhertz.evaluation.metrics import METRICS, paired
+
+from .grids import at
+from .packed import Packed, Stored
+from .tables import Gain, table
+from .tasks import DRAWS, MAIN, MODEL, RECOVERY, Asked
+
+
+@dataclass(frozen=True)
+class With:
+    """A run of pocket with an adapter on it, by their names."""
+
+    adapter: str
+    spec: str
+
+
+class Measured:
+    """The results of a model. A run is named by a spec, or by `With` an adapter."""
+
+    def __init__(self, root: Path | Packed, part: str = MAIN, model: str = MODEL) -> None:
+        self.packed = root if isinstance(root, Packed) else Packed(root)
+        self.part, self.model = part, model
+
+    def of(self, part: str, model: str = MODEL) -> Measured:
+        """Another part of the same results."""
+        return Measured(self.packed, part, model)
+
+    def found(self, task: Asked, spec: str | With) -> Stored | None:
+        if isinstance(spec, With):
+            return self.packed.runs(RECOVERY, task.label, MODEL).get((f"{MODEL}+{spec.adapter}", spec.spec))
+        return self.packed.runs(self.part, task.label, self.model).get((self.model, spec))
+
+    def run(self, task: Asked, spec: str | With) -> Stored:
+        """A run.
+
+        Raises:
+            ValueError: where it has not been measured.
+        """
+        if (found := self.found(task, spec)) is None:
+            raise ValueError(f"{task.label}, {self.model}, {spec} has not been measured (`make claims` and the like)")
+        return found
+
+    def there(self, task: Asked, *specs: str | With) -> bool:
+        """Whether all of some runs have been measured."""
+        return all(self.found(task, spec) for spec in specs)
+
+    def score(self, task: Asked, spec: str | With) -> tuple[float, float, float]:
+        """A score and the ends of its interval.
+
+        Raises:
+            ValueError: where there are no such numbers.
+        """
+        score = self.run(task, spec).run.scores[task.metric]
+        value, (low, high) = score.value, score.ends
+        if value is None or low is None or high is None:
+            raise ValueError(f"{task.label}, {self.model}, {spec} has no score")
+        return value, low, high
+
+    def value(self, task: Asked, spec: str | With) -> float:
+        """A score without its interval."""
+        return self.score(task, spec)[0]
+
+    def hertz(self, task: Asked, spec: str | With) -> float:
+        return self.run(task, spec).run.rate
+
+    @functools.cache  # noqa: B019 (lives as long as the page is written)
+    def gain(self, task: Asked, one: str | With, other: str | With) -> Gain:
+        """How much better `one` is than `other`, on the same samples."""
+        (a, groups), (b, same) = (self.run(task, spec).stats(task.metric) for spec in (one, other))
+        if groups != same:
+            raise ValueError(f"{task.label}: {one} and {other} are not of the same samples: measure them again")
+        value, low, high = paired(METRICS[task.metric], a, b, groups, DRAWS)
+        return Gain(value, low, high) if METRICS[task.metric].higher_is_better else Gain(-value, -high, -low)
+
+    def gained(self, task: Asked, one: str | With, other: str | With) -> Gain | None:
+        """`gain`, where both have been measured."""
+        return self.gain(task, one, other) if self.there(task, one, other) else None
+
+    def number(self, task: Asked, spec: str | With) -> str:
+        """A score; a dash where its run is missing."""
+        if not self.there(task, spec):
+            return "–"
+        return f"{self.value(task, spec):.{2 if task.metric == 'cider' else 1}f}"
+
+    def groups(self, *parts: str, tasks: Sequence[Asked]) -> dict[tuple[str, str], Group]:
+        """What a plot is made of, by label of the task and name of the model."""
+        found = self.packed.groups(parts, self.model, [task.label for task in tasks])
+        return {(group.task, group.model): group for group in found}
+
+
+def versus(
+    measured: Measured, tasks: Sequence[Asked], keeps: Sequence[str], one: str, other: str
+) -> tuple[str, list[Gain]]:
+    """A table of how much better one method is than another, tasks × keeps, and all of its gains."""
+    gains = {(task, keep): measured.gain(task, at(one, keep), at(other, keep)) for task in tasks for keep in keeps}
+    rows = [[f"{task.name} ({task.unit})", *(gains[task, keep] for keep in keeps)] for task in tasks]
+    return table(["gain", *keeps], rows), list(gains.values())

@@ -1,0 +1,33 @@
+"""Write docs/research/claims.md, docs/research/training-free.md and their pictures, from the packed results alone.
+
+python -m recipes.research.reproduce
+python -m recipes.research.reproduce --table    # that of docs/results.md, to standard output, and nothing else
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .claims import page as claims
+from .measured import Measured
+from .tasks import DOCS, RESULTS
+from .training_free import page as training_free
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of packed results")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the pages")
+    parser.add_argument("--table", action="store_true", help="the table of docs/results.md alone")
+    args = parser.parse_args()
+    measured = Measured(args.results)
+    if args.table:
+        print(claims.rates_table(measured))
+    else:
+        args.docs.mkdir(parents=True, exist_ok=True)
+        print(*claims.write(measured, args.docs), *training_free.write(measured, args.docs), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

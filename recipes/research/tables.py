@@ -1,0 +1,109 @@
+"""Differences with their intervals, verdicts on several of them, and tables in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better one run is than another, in units of the metric (above 0: better), with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """1: better, −1: worse, 0: the interval holds 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    def __str__(self) -> str:
+        mark = {1: " ✓", -1: " ✗", 0: ""}[self.sign]
+        digits = 2 if max(abs(self.low), abs(self.high)) < 2 else 1
+        return f"{signed(self.value, self.low, self.high, digits)}{mark}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A section of docs/research/claims.md and its row in the table at its head."""
+
+    title: str
+    source: str
+    short: str  # what was measured, in a few words
+    verdict: str
+    body: str
+
+
+def signed(value: float, low: float, high: float, digits: int) -> str:
+    """A difference and its interval."""
+    # rounded first, and then nothing is −0
+    shown, *ends = (f"{round(x, digits) + 0.0:+.{digits}f}" for x in (value, low, high))
+    return f"{shown} [{', '.join(ends)}]"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def counts(gains: Sequence[Gain]) -> str:
+    """Better / tied / worse."""
+    better, worse = (sum(one.sign == sign for one in gains) for sign in (1, -1))
+    return f"{better} / {len(gains) - better - worse} / {worse}"
+
+
+def tally(gains: Sequence[Gain]) -> str:
+    """In how many comparisons a claim holds, fails, or is left open."""
+    better, worse = (sum(gain.sign == sign for gain in gains) for sign in (1, -1))
+    parts = [f"holds in {better} of {len(gains)} comparisons", f"the contrary in {worse}"]
+    return f"{', '.join(parts)}, {len(gains) - better - worse} inconclusive"
+
+
+def verdict(gains: Sequence[Gain]) -> str:
+    """On "one is better than the other", over several comparisons."""
+    signs = {gain.sign for gain in gains}
+    if signs == {1}:
+        return "**holds**"
+    if signs == {-1}:
+        return "**does not hold**: the contrary"
+    if signs == {0}:
+        return "**inconclusive**"
+    if 2 * sum(not gain.sign for gain in gains) > len(gains):
+        return "**inconclusive** in most comparisons"
+    if 1 not in signs:
+        return "**does not hold**"
+    return "**holds in part**" if -1 not in signs else "**mixed**"
+
+
+def at_most(low: float, high: float, limit: float) -> str:
+    """Whether what lies in an interval is at most so much."""
+    return "holds" if high <= limit else "does not hold" if low > limit else "inconclusive"
+
+
+def folded(title: str, body: str) -> str:
+    """What opens when its title is clicked on."""
+    return f'<details markdown="1"><summary>{title}</summary>\n\n{body}\n\n</details>'
+
+
+def fold(text: str, most: int = 6) -> str:
+    """The same text with its long tables folded."""
+
+    def one(found: re.Match[str]) -> str:
+        body = found[0].rstrip("\n")
+        rows = body.count("\n") - 1  # without its head and rule
+        return found[0] if rows <= most else folded(f"table of {rows} rows", body) + found[0][len(body) :]
+
+    parts = _DETAILS.split(text)  # what is folded already stays
+    return "".join(part if part.startswith("<details") else _TABLE.sub(one, part) for part in parts)
+
+
+_DETAILS = re.compile(r"(<details.*?</details>)", re.DOTALL)
+_TABLE = re.compile(r"(?:^\|.*\n?)+", re.MULTILINE)
+
+
+def listed(lines: Iterable[str]) -> str:
+    """A list in Markdown."""
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,1 @@
+"""docs/research/training-free.md: a file a section, `page` on top."""

@@ -1,0 +1,126 @@
+"""What decides how few tokens are enough for speech: the letters that each carries.
+
+Samples of both lists of speech, at every keep that was run, are sorted by the letters of their reference over the audio
+tokens that are left of them, silence included.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewhertz.evaluation.metrics import METRICS, paired
+from fewhertz.evaluation.results import BASELINE
+
+from ..grids import at
+from ..measured import Measured
+from ..tables import signed, table
+from ..tasks import DRAWS, SPEECH, Asked
+
+EDGES = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, np.inf)
+KEEPS = ("1/2", "1/3", "1/4", "1/6", "1/10")
+LEAST = 20  # samples of a bin: fewer are not shown
+LINES = {"ward+time+sizes": "#0072b2", "pool+time+sizes": "#d55e00", "ward": "#2d93c9", "pool": "#b5588f"}
+STYLES = dict(zip(SPEECH, ("--", "-"), strict=True))
+
+
+@functools.cache
+def pooled(measured: Measured, task: Asked, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Of all samples at all keeps: letters a token, statistics, those with all tokens, and groups."""
+    base, groups = measured.run(task, BASELINE).stats(task.metric)
+    runs = [run for keep in KEEPS if (run := measured.found(task, at(method, keep)))]
+    load = [
+        sum(map(str.isalpha, references[0])) / after
+        for run in runs
+        for references, after in zip(run.column("references"), run.column("after"), strict=True)
+    ]
+    stats = [run.stats(task.metric)[0] for run in runs]
+    return np.array(load), np.concatenate(stats), np.tile(base, (len(runs), 1)), groups * len(runs)
+
+
+@functools.cache  # the table and the picture ask for the same
+def lost(
+    measured: Measured, task: Asked, method: str, low: float, high: float
+) -> tuple[float, float, float, float] | None:
+    """Points of WER lost by samples of so many letters a token, with the interval's ends, and their mean letters."""
+    load, stats, base, groups = pooled(measured, task, method)
+    chosen = np.flatnonzero((low <= load) & (load < high))
+    if len(chosen) < LEAST:
+        return None
+    several = [groups[i] for i in chosen]
+    value, one_end, other_end = paired(METRICS["wer"], stats[chosen], base[chosen], several, DRAWS)
+    return value, one_end, other_end, float(load[chosen].mean())
+
+
+def bins() -> list[tuple[float, float]]:
+    return list(itertools.pairwise(EDGES))
+
+
+def there(measured: Measured) -> bool:
+    """Whether a model has what a table of it needs."""
+    first = [at(method, keep) for method in LINES for keep in KEEPS[:2]]
+    return all(measured.there(task, BASELINE, *first) for task in SPEECH)
+
+
+def rows(measured: Measured) -> str:
+    """The table of a model."""
+    lines = []
+    for low, high in bins():
+        shown = []
+        for method in LINES:
+            for task in SPEECH:
+                one = lost(measured, task, method, low, high)
+                shown.append(signed(one[0], one[1], one[2], 1) if one else "–")
+        if set(shown) != {"–"}:
+            lines.append([f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and more", *shown])
+    heads = [f"`{method}`, {task.name}" for method in LINES for task in SPEECH]
+    return table([f"`{measured.model}`, letters a token", *heads], lines)
+
+
+def section(models: list[Measured]) -> str:
+    """A section in Markdown, of the models that have been measured."""
+    found = [rows(measured) for measured in models if there(measured)]
+    if not found:
+        return "Not run yet."
+    return (
+        "Word strings are spoken slowly and sentences fast, so that the same keep asks more of a token in sentences. "
+        "Sorted by the letters of the reference over the audio tokens that are left, silence included, all keeps that "
+        "were run together: points of WER lost against all tokens on the same samples, [95 % interval], where there "
+        f"are at least {LEAST} samples. This was looked for on these lists, to understand the targets that are missed: "
+        "nothing was chosen by it.\n\n" + "\n\n".join(found)
+    )
+
+
+def draw(measured: Measured, file: Path) -> Path:
+    """Points of WER lost against letters a token; each list a line of each method."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.4), layout="constrained", dpi=200)
+    axis = figure.subplots()
+    for method, colour in LINES.items():
+        for task, style in STYLES.items():
+            found = [one for edges in bins() if (one := lost(measured, task, method, *edges))]
+            if not found:
+                continue
+            value, low, high, load = np.array(found).T
+            ends = [value - low, high - value]
+            marks: dict[str, Any] = {
+                "color": colour,
+                "linestyle": style,
+                "marker": "o" if "+" in method else "x",
+                "capsize": 2,
+            }
+            axis.errorbar(load, value, ends, label=f"{method}, {task.name}", linewidth=1.2, markersize=4, **marks)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set(xscale="log", xlabel="letters for each audio token", ylabel="points of WER lost against all tokens")
+    ticks = [0.25, 0.5, 1, 2, 4]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=len(LINES), fontsize=7, frameon=False)
+    figure.savefig(file, metadata={})
+    return file
