@@ -142,17 +142,17 @@ def pack(runs: list[tuple[str, Record, list[Record]]]) -> bytes:
     tables = defaultdict(list)
     for commit, result, samples in sorted(runs, key=lambda one: (one[1]["model"], one[1]["method"])):
         values = flat({key: value for key, value in result.items() if key != "samples"})
-        cells = [flat(sample) for sample in samples]
-        if any(cell.keys() != cells[0].keys() for cell in cells):
+        flattened = [flat(sample) for sample in samples]
+        if any(sample.keys() != flattened[0].keys() for sample in flattened):
             raise ValueError(f"{result['model']}, {result['method']}: its samples have different keys")
-        tables[tuple(values), tuple(cells[0]), len(cells)].append((commit, values, cells))
+        tables[tuple(values), tuple(flattened[0]), len(samples)].append((commit, values, flattened))
     text = json.dumps({"format": FORMAT, "tables": [_table(*keys, some) for keys, some in tables.items()]})
     return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
 
 
 def _table(outer: tuple[Keys, ...], inner: tuple[Keys, ...], rows: int, runs: list[Any]) -> Record:
     results = [Column.of(keys, [[values[keys]] for _, values, _ in runs]) for keys in outer]
-    samples = [Column.of(keys, [[cell[keys] for cell in cells] for *_, cells in runs]) for keys in inner]
+    samples = [Column.of(keys, [[sample[keys] for sample in some] for *_, some in runs]) for keys in inner]
     return {"commits": [commit for commit, *_ in runs], "results": list(map(vars, results))} | {
         "rows": rows,
         "samples": list(map(vars, samples)),

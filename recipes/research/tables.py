@@ -94,7 +94,10 @@ def fold(text: str, most: int = 6) -> str:
     def one(found: re.Match[str]) -> str:
         body = found[0].rstrip("\n")
         rows = body.count("\n") - 1  # without its head and rule
-        return found[0] if rows <= most else folded(f"table of {rows} rows", body) + found[0][len(body) :]
+        if rows <= most:
+            return found[0]
+        heads = [head for head in body.partition("\n")[0].replace("`", "").strip("| ").split(" | ") if head]
+        return folded(f"{', '.join(heads[:3])}: table of {rows} rows", body) + found[0][len(body) :]
 
     parts = _DETAILS.split(text)  # what is folded already stays
     return "".join(part if part.startswith("<details") else _TABLE.sub(one, part) for part in parts)
