@@ -33,7 +33,9 @@ def trained(taps: int = 9, width: int = WIDTH) -> nn.Module:
 
 
 def conv(x: Tensor, keep: Fraction, kernel: nn.Module | None) -> Tensor:
-    return Conv(keep=keep, taps=9 if kernel is None else len(kernel.depthwise)).forward(x, Clip(RATE, None, kernel))[0]
+    return Conv(keep=keep, taps=9 if kernel is None else len(kernel.depthwise)).forward(x, Clip(RATE, learned=kernel))[
+        0
+    ]
 
 
 @pytest.mark.parametrize("n", (1, 2, 3, 7, 50, 751))
@@ -44,7 +46,7 @@ def test_the_first_step_is_pool_to_the_bit(n: int, keep: str) -> None:
     pooled, plan = parse(f"pool@keep={keep}").forward(x, clip)
     assert torch.equal(first, pooled)
     assert plan is not None
-    told = Conv(keep=Fraction(keep)).forward(x, Clip(RATE, None, trained()))[1]
+    told = Conv(keep=Fraction(keep)).forward(x, Clip(RATE, learned=trained()))[1]
     assert torch.equal(told.group, plan.group)  # what a token stands for is not learned
 
 

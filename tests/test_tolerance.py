@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 import fewhertz
 from fewhertz import Clip, Plan, audio, parse
+from fewhertz.mel import mel_tokens
 from fewhertz.pocket import path
 from fewhertz.run import answer, request
 
@@ -136,16 +137,70 @@ def test_two_budgets_are_refused() -> None:
 def test_a_batch_of_clips_is_each_clip_alone() -> None:
     """In a real model: what sounds more takes more, and a batch's rows are those of the clips alone."""
     model, processor = fewhertz.load("pocket", "ward@tolerance=0.45+time+sizes", device="cpu", dtype="float32")
-    files = (
-        sorted((Path(path()) / "samples").glob("*.ogg"))[:4] or sorted((Path(path()) / "samples").glob("*.flac"))[:4]
-    )
+    files = sorted((Path(path()) / "samples").glob("*.flac"))[:4]
     waves = [audio.load(file) for file in files]
     waves.append(torch.zeros(3 * 16_000).numpy())  # silence
     together = answer(model, processor, request(processor, waves), transcript=True, max_new_tokens=24)
-    plans = model.__dict__["_fewhertz_handle"].last.plans
+    plans = fewhertz.attached(model).last.plans
     for wave, reply, plan in zip(waves, together, plans, strict=True):
         (alone,) = answer(model, processor, request(processor, [wave]), transcript=True, max_new_tokens=24)
         assert (alone.text, alone.after) == (reply.text, reply.after)
-        assert torch.equal(model.__dict__["_fewhertz_handle"].last.plans[0].group, plan.group)
+        assert torch.equal(fewhertz.attached(model).last.plans[0].group, plan.group)
     assert together[-1].after < together[-1].before / 10  # silence takes next to nothing
     assert all(reply.after > reply.before / 10 for reply in together[:-1])
+
+
+# --- counts that are known before the audio is encoded
+
+
+MEL = "ward(count=mel)@tolerance=0.5+time+sizes"
+
+
+def test_the_count_follows_from_the_mel_alone() -> None:
+    """Whatever the tokens are: what vLLM lays out before they are there."""
+    method = parse("ward(count=mel)@tolerance=0.5,max=10Hz")
+    mel = walk(3, 120, seed=1)
+    mel[1] = mel[1, :1]
+    counts = method.counts(mel, RATE).flatten().tolist()
+    for seed in (2, 3):
+        plans = method.plans(walk(3, 120, seed), Clip(RATE, mel=mel))
+        assert [plan.m for plan in plans] == counts
+        for i, plan in enumerate(plans):
+            alone = parse(f"ward@keep={counts[i]}/120").plan(walk(3, 120, seed)[i : i + 1], Clip(RATE))
+            assert torch.equal(plan.group, alone.group)
+    assert counts[1] == 1 and max(counts) <= 48
+
+
+def test_a_count_from_the_mel_is_refused_where_it_says_nothing() -> None:
+    with pytest.raises(ValueError, match="goes with a tolerance"):
+        parse("ward(count=mel)@keep=1/2")
+    with pytest.raises(ValueError, match="count is tokens or mel"):
+        parse("ward(count=ear)@tolerance=0.5")
+    with pytest.raises(ValueError, match="needs the log-mel"):
+        parse(MEL).plans(walk(1, 10), Clip(RATE))
+
+
+def test_mel_tokens_are_means_of_their_frames() -> None:
+    features = torch.randn(2, 5, 3000, generator=torch.Generator().manual_seed(0))
+    found = mel_tokens(features, [750, 100], 25.0)
+    assert found.shape == (850, 5)
+    torch.testing.assert_close(found[7], features[0, :, 28:32].mean(-1))
+    torch.testing.assert_close(found[750 + 99], features[1, :, 396:400].mean(-1))
+    with pytest.raises(NotImplementedError, match="windows of log-mel"):
+        mel_tokens(features, [750], 25.0)
+
+
+def test_a_model_under_a_count_from_the_mel() -> None:
+    model, processor = fewhertz.load("pocket", MEL, device="cpu", dtype="float32")
+    files = sorted((Path(path()) / "samples").glob("*.flac"))[:3]
+    waves = [*(audio.load(file) for file in files), torch.zeros(3 * 16_000).numpy()]
+    handle = fewhertz.attached(model)
+    assert handle is not None
+    together = answer(model, processor, request(processor, waves), transcript=True, max_new_tokens=16)
+    plans = handle.last.plans
+    for wave, reply, plan in zip(waves, together, plans, strict=True):
+        (alone,) = answer(model, processor, request(processor, [wave]), transcript=True, max_new_tokens=16)
+        assert (alone.text, alone.after) == (reply.text, reply.after)
+        assert plan is not None and handle.last.plans[0] is not None
+        assert torch.equal(handle.last.plans[0].group, plan.group)
+    assert together[-1].after == 1

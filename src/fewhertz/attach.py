@@ -24,6 +24,7 @@ from fewhertz.corrections import PromptLayout, check_kernel, lay_out, recall, re
 from fewhertz.families import family_of
 from fewhertz.families.base import Family, Windows
 from fewhertz.layout import IGNORE, ClipSpan, Trim, find_clips
+from fewhertz.mel import mel_tokens
 from fewhertz.method import Clip, Method, Positions, parse
 from fewhertz.plan import Plan
 
@@ -375,6 +376,9 @@ class Attached:
         spans = [slice(ends[clip.first], ends[clip.last]) for clip in clips]
         rate = float(self.family.rate(self.model.config))
 
+        mel = None
+        if "mel" in method.needs:
+            mel = mel_tokens(audio[self.family.audio_inputs[0]], windows.lengths, rate)
         nothing: list[Plan | None] = [None] * len(clips)
         report = Report([clip.n for clip in clips], [0] * len(clips), nothing, method.positions, method.sizes, spared)
         out: list[Tensor | None] = [None] * len(clips)
@@ -383,7 +387,8 @@ class Attached:
             scores = None
             if windows.scores is not None:
                 scores = torch.stack([windows.scores[spans[i]] for i in members])
-            clip = Clip(rate, scores, self.learned)
+            logmel = None if mel is None else torch.stack([mel[spans[i]] for i in members])
+            clip = Clip(rate, scores, logmel, self.learned)
             if method.fixed_budget:
                 short, plan = method.forward(x, clip)
                 if short.shape[1] != method.num_tokens(x.shape[1]):

@@ -31,16 +31,19 @@ class Clip:
         rate: audio tokens per second before compression, in Hz.
         scores: attention that each token received in the last encoder layer; present for methods whose `needs`
             names `"scores"`.
+        mel: mean log-mel of what each token stands for (fewhertz.mel); present for methods whose `needs` names `"mel"`.
         learned: what the method's `build` made, with the weights that the model carries. `None`: untrained.
     """
 
     rate: float
     scores: Float[Tensor, "b n"] | None = None
+    mel: Float[Tensor, "b n bins"] | None = None
     learned: nn.Module | None = None
 
     def row(self, i: int) -> Clip:
         """Of one of the clips."""
-        return dataclasses.replace(self, scores=None if self.scores is None else self.scores[i : i + 1])
+        scores, mel = (None if x is None else x[i : i + 1] for x in (self.scores, self.mel))
+        return dataclasses.replace(self, scores=scores, mel=mel)
 
 
 def seconds(default: float) -> Any:
@@ -93,7 +96,7 @@ class Method:
     name: ClassVar[str]
     fixed_budget: ClassVar[bool] = True  # the count is a function of the length alone; False where a tolerance is set
     priced: ClassVar[bool] = False  # whether `assign_within` is there, so that a budget may be a tolerance
-    needs: ClassVar[frozenset[str]] = frozenset()  # what `Clip` must carry: "scores"
+    needs: ClassVar[frozenset[str]] = frozenset()  # what `Clip` must carry: "scores", "mel"
     revision: ClassVar[int] = 1  # raised where the same spec decides otherwise than before: results don't compare
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
@@ -240,8 +243,8 @@ class Method:
         """The plan of each of `b` clips of equal length, for methods of variable length too."""
         b, n, _ = x.shape
         if self.tolerance is not None:
-            if "scores" in self.needs and clip.scores is None:
-                raise ValueError(f"{self.name} needs the encoder's attention scores, and none were captured")
+            if "mel" in self.needs and clip.mel is None:
+                raise ValueError(f"{self.spec} needs the log-mel of the clip, and none was given")
             return self.assign_within(x.detach(), *self.limits(n, clip.rate), clip)
         if not self.fixed_budget:
             return [self.plan(x[i : i + 1], clip.row(i)) for i in range(b)]

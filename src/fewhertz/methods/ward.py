@@ -11,6 +11,8 @@ from fewhertz.method import Clip, Method
 from fewhertz.methods._shared import STEPS, squared_distance, unit
 from fewhertz.plan import Plan
 
+QUIET = 1e-3  # of log-mel: less than that around its mean is no sound
+
 
 def apart(cost: Float[Tensor, "b p"]) -> Bool[Tensor, "b p"]:
     """Local minima no two of which are neighbours: of a plateau every second place, from the first one on."""
@@ -36,26 +38,61 @@ class Ward(Method, name="ward"):
     every cut costs the same is how rate–distortion theory splits a budget: tokens go to where the sound changes, and a
     pause or a steady sound takes few. A λ near 0.4 was chosen on pocket; `fewhertz tune` finds one for a model.
 
+    `count=mel` decides how many tokens stay on the log-mel of the clip (mean of each token's frames, less the clip's
+    mean, of unit length) and which on the tokens themselves: so the count is known before the audio is encoded, as
+    vLLM needs it. Prices of log-mel are others than those of tokens.
+
     Cost: O(n·d) a round, on ever fewer segments, in O(log n) rounds. Needs nothing but the tokens.
     Fails to undo: what was joined early stays so, where `optimal` may cut it.
     """
 
+    count: str = "tokens"
+
     revision = 2
     priced = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.count not in ("tokens", "mel"):
+            raise ValueError(f"count is tokens or mel, got {self.count!r}")
+        if self.count == "mel" and self.tolerance is None:
+            raise ValueError("count=mel goes with a tolerance: any other budget is a count already")
+        if self.count == "mel":
+            object.__setattr__(self, "needs", frozenset({"mel"}))
 
     def assign(self, x: Float[Tensor, "b n d"], m: int, clip: Clip) -> Plan:
         return Plan(merge(x, m, m, torch.inf)[0], m)
 
     def assign_within(self, x: Float[Tensor, "b n d"], least: int, most: int, clip: Clip) -> list[Plan]:
         assert self.tolerance is not None
-        group, counts = merge(x, least, most, self.tolerance)
+        if self.count == "mel":
+            assert clip.mel is not None
+            counts = self.counts(clip.mel, clip.rate).to(x.device)
+            group, _ = merge(x, counts, counts, torch.inf)
+        else:
+            group, counts = merge(x, least, most, self.tolerance)
         return [Plan(row, m) for row, m in zip(group.split(1), counts.flatten().tolist(), strict=True)]
+
+    def counts(self, mel: Float[Tensor, "b n bins"], rate: float) -> Int[Tensor, "b 1"]:
+        """Tokens that each of `b` clips keeps, by its log-mel alone.
+
+        Args:
+            mel: mean log-mel of each token's frames (`fewhertz.mel.mel_tokens`).
+            rate: tokens per second, in Hz.
+        """
+        assert self.tolerance is not None
+        centred = mel.float() - mel.float().mean(1, keepdim=True)
+        # what a constant sound has beside its mean is rounding noise, which would count as sound at unit length
+        quiet = centred.square().mean((1, 2), keepdim=True) < QUIET**2
+        return merge(centred.masked_fill(quiet, 0.0), *self.limits(mel.shape[1], rate), self.tolerance)[1]
 
 
 def merge(
-    x: Float[Tensor, "b n d"], least: int, most: int, tolerance: float
+    x: Float[Tensor, "b n d"], least: int | Tensor, most: int | Tensor, tolerance: float
 ) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b 1"]]:
     """Join neighbours in rounds while a join costs at most `tolerance`, and further down to `most` segments.
+
+    With `least` equal to `most`, of all clips or (b, 1) of each, that count is reached whatever it costs.
 
     Returns:
         The segment of each token, and how many a clip has: `least` or more, `most` or fewer.
@@ -65,14 +102,15 @@ def merge(
     sizes = means.new_ones(b, n)
     group = torch.arange(n, device=x.device).expand(b, n)
     count = torch.full((b, 1), n, device=x.device)
-    end = torch.full_like(count, least)
-    price = means.new_full((b, 1), tolerance * STEPS if most > least else torch.inf)  # else the count is given
-    while (k := means.shape[1]) > least:  # as wide as the clip that has the most segments left; sizes of 0 fill up
+    end = torch.zeros_like(count) + least
+    given = least is most or (isinstance(least, int) and least == most)
+    price = means.new_full((b, 1), torch.inf if given else tolerance * STEPS)
+    while (k := means.shape[1]) > 1:  # as wide as the clip that has the most segments left; sizes of 0 fill up
         change = squared_distance(means[:, 1:], means[:, :-1])
         one, other, place = sizes[:, :-1], sizes[:, 1:], torch.arange(k, device=x.device)
         cost = (one * other / (one + other).clamp_min(1) * change * STEPS).round()
         cost = cost.masked_fill(place[1:] >= count, torch.inf)
-        if most > least:  # a clip whose merges are all too dear goes on where it has too many segments, to those alone
+        if not given:  # a clip whose merges are all too dear goes on where it has too many segments, to those alone
             stuck = cost.amin(1, keepdim=True) > price
             over = stuck & (count > most)
             price, end = price.masked_fill(over, torch.inf), torch.where(over, most, torch.where(stuck, count, end))

@@ -10,7 +10,9 @@ from fewhertz.method import METHODS, Method, parse, shown
 
 KEY = "audio_compression"  # in config.json, in --hf-overrides, in mm_processor_kwargs, and of a clip's tensors
 TOKENS = f"{KEY}_tokens"  # of a clip's tensors, for +time: audio tokens before compression
+COUNTS = f"{KEY}_counts"  # of a clip's tensors, for count=mel: audio tokens after compression
 LONGEST_SEGMENT = 16  # of `optimal`, in mean segments: its time grows with it, and a request may ask for it
+LOG_MEL = ("qwen2-audio", "audio-flamingo-3")  # families whose features are windows of log-mel, one a clip or more
 LONGEST_SPEC = 200  # characters; a request's spec goes with every one of its clips
 
 
@@ -108,10 +110,19 @@ class Choice:
     def _parse(self, spec: str) -> Method:
         method = self.family.fit(parse(spec), self.config)
         name = method.name
-        if not method.fixed_budget:
+        if "mel" in method.needs and self.family.name not in LOG_MEL:
             raise ValueError(
-                f"{name} cannot be served: its count follows the content, and vLLM lays out the prompt before the "
-                "audio is encoded. Its fixed-budget form is segment: segment@keep=1/3"
+                f"{spec} cannot be served: count=mel reads the features of {' and '.join(LOG_MEL)} alone under vLLM"
+            )
+        if not method.fixed_budget and "mel" not in method.needs:
+            instead = (
+                "write ward(count=mel)@tolerance=0.5, whose count is known before"
+                if method.tolerance is not None
+                else "its form of fixed length is segment: segment@keep=1/3"
+            )
+            raise ValueError(
+                f"{method.spec} cannot be served: it is of variable length, and vLLM lays out the prompt before the "
+                f"audio is encoded; {instead}"
             )
         for suffix, asked, made_for in (
             ("+time", method.positions == "time", self.time),

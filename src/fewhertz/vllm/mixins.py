@@ -25,9 +25,11 @@ from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 from fewhertz.checkpoint import LEARNED
 from fewhertz.families import whisper
 from fewhertz.families.base import Family
+from fewhertz.mel import FRAMES, mel_tokens
 from fewhertz.method import IDENTITY, Clip, Method
+from fewhertz.plan import Plan
 from fewhertz.scores import attention_received, token_means
-from fewhertz.vllm.choice import KEY, TOKENS, Choice
+from fewhertz.vllm.choice import COUNTS, KEY, TOKENS, Choice
 from fewhertz.vllm.corrections import CorrectedModel, beside
 
 LOGGED_SPECS = 100  # methods that are logged at the level INFO
@@ -131,18 +133,36 @@ class CompressedProcessor:
         # embeddings that a request brings are what somebody has compressed, or not: they stay
         if KEY in hf_kwargs and isinstance(audio, AudioProcessorItems) and len(audio):
             spec = str(hf_kwargs[KEY])
-            if self.choice.method(spec).positions == "time":
+            method = self.choice.method(spec)
+            if method.positions == "time" or "mel" in method.needs:
                 made = MultiModalKwargsItems.from_hf_inputs(data, self._get_mm_fields_config(data, hf_kwargs))
                 updates = upstream._get_prompt_updates(mm_items, _without(hf_kwargs), made)
                 runs = next(update for update in updates if update.modality == "audio")
-                data[TOKENS] = torch.tensor([len(self._run(runs, i)[1]) for i in range(len(audio))])
+                tokens = [len(self._run(runs, i)[1]) for i in range(len(audio))]
+                if method.positions == "time":
+                    data[TOKENS] = torch.tensor(tokens)
+                if "mel" in method.needs:
+                    data[COUNTS] = torch.tensor(self._counts(method, data, tokens))
             data[KEY] = _packed(spec).repeat(len(audio), 1)
         return data
+
+    def _counts(self, method: Any, data: Any, tokens: list[int]) -> list[int]:
+        """Tokens that each clip keeps, by its log-mel."""
+        rate = float(self.family.rate(self.choice.config))
+        windows = [1] * len(tokens) if data.get("chunk_counts") is None else [int(c) for c in data["chunk_counts"]]
+        full = round(data["input_features"].shape[-1] * rate / FRAMES)  # tokens of a whole window
+        counts, start = [], 0
+        for n, number in zip(tokens, windows, strict=True):
+            lengths = [full] * (number - 1) + [n - full * (number - 1)]
+            mel = mel_tokens(data["input_features"][start : start + number], lengths, rate)
+            counts.append(int(method.counts(mel[None], rate)))
+            start += number
+        return counts
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
         upstream: Any = super()
         fields = dict(upstream._get_mm_fields_config(hf_inputs, _without(hf_processor_mm_kwargs)))
-        for name in (KEY, TOKENS):
+        for name in (KEY, TOKENS, COUNTS):
             if name in hf_inputs:
                 fields[name] = MultiModalFieldConfig.batched("audio", keep_on_cpu=True)
         return fields
@@ -155,13 +175,15 @@ class CompressedProcessor:
         if KEY not in out_mm_kwargs.get_data():
             return updates
         method = self.choice.method(hf_processor_mm_kwargs[KEY])
-        return [self._shortened(update, method) if update.modality == "audio" else update for update in updates]
+        held = out_mm_kwargs.get_data()
+        counts = [int(c) for c in held[COUNTS]] if COUNTS in held else None
+        return [self._shortened(update, method, counts) if update.modality == "audio" else update for update in updates]
 
-    def _shortened(self, update: Any, method: Method) -> PromptReplacement:
+    def _shortened(self, update: Any, method: Method, counts: list[int] | None) -> PromptReplacement:
         def shorten(item_idx: int) -> PromptUpdateDetails:
             full, run, places = self._run(update, item_idx)
             n = len(run)
-            m = method.num_tokens(n)
+            m = method.num_tokens(n) if counts is None else counts[item_idx]
             if m < n:
                 self._log_counts(n, m, method.spec)
             keep = torch.ones_like(places)
@@ -250,17 +272,18 @@ class CompressedModel(CorrectedModel):
         upstream: Any = super()
         specs = kwargs.pop(KEY, None)
         kwargs.pop(TOKENS, None)
+        counts = kwargs.pop(COUNTS, None)
         if specs is None:
             tokens = upstream.embed_multimodal(**kwargs)
             return tokens if self._carried is None else [self.carrying(x) for x in tokens]
         methods = [self.choice.method(_unpacked(row)) for row in specs]
         self.trims = all(method.keep != 1 for method in methods)
         try:
-            return self._embed(kwargs, methods)
+            return self._embed(kwargs, methods, None if counts is None else [int(count) for count in counts])
         finally:
             self.trims = False
 
-    def _embed(self, kwargs: dict[str, Any], methods: list[Method]) -> tuple[Tensor, ...]:
+    def _embed(self, kwargs: dict[str, Any], methods: list[Method], counts: list[int] | None) -> tuple[Tensor, ...]:
         upstream: Any = super()
         scores: Sequence[Tensor | None] = [None] * len(methods)
         if any("scores" in method.needs for method in methods):
@@ -268,24 +291,29 @@ class CompressedModel(CorrectedModel):
                 tokens = upstream.embed_multimodal(**kwargs)
         else:
             tokens = upstream.embed_multimodal(**kwargs)
-        return self._compressed(tokens, methods, scores)
+        return self._compressed(tokens, methods, scores, counts or [0] * len(methods))
 
     def _compressed(
-        self, tokens: Sequence[Tensor], methods: list[Method], scores: Sequence[Tensor | None]
+        self, tokens: Sequence[Tensor], methods: list[Method], scores: Sequence[Tensor | None], counts: list[int]
     ) -> tuple[Tensor, ...]:
-        """Clips of equal length and method together: methods are called with dense batches."""
-        alike: dict[tuple[int, str], list[int]] = {}
+        """Clips of equal length, method and count (0: the method's own) together: methods get dense batches."""
+        alike: dict[tuple[int, str, int], list[int]] = {}
         for i, (x, method) in enumerate(zip(tokens, methods, strict=True)):
-            alike.setdefault((len(x), method.spec), []).append(i)
+            alike.setdefault((len(x), method.spec, counts[i]), []).append(i)
         rate = float(self.family.rate(self.choice.config))
         out = list(tokens)
-        for members in alike.values():
+        for (n, _, m), members in alike.items():
             x = torch.stack([tokens[i] for i in members])
             received = [each for i in members if (each := scores[i]) is not None]
             kernel = self._learned[0] = None if self._learned[0] is None else self._learned[0].to(x.device)
-            clip = Clip(rate, torch.stack(received) if received else None, kernel)
+            clip = Clip(rate, torch.stack(received) if received else None, learned=kernel)
             method = methods[members[0]]
-            short, plan = method.forward(x, clip)
+            if m:
+                plan: Plan | None = Plan.identity(len(x), n, x.device) if m == n else method.assign(x, m, clip)
+                assert plan is not None
+                short = plan.apply(x)
+            else:
+                short, plan = method.forward(x, clip)
             carried = beside(method, plan)
             for k, i in enumerate(members):
                 out[i] = self.carrying(short[k], None if carried is None else carried[k])

@@ -1,0 +1,35 @@
+"""The log-mel of audio tokens: what is known of a clip before it is encoded."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool1d
+
+FRAMES = 100  # mel frames a second of Whisper's feature extractor
+
+
+def mel_tokens(
+    features: Float[Tensor, "windows bins frames"], lengths: list[int], rate: float
+) -> Float[Tensor, "n bins"]:
+    """Mean log-mel of the frames that each audio token stands for, window after window.
+
+    Args:
+        features: log-mel of each window, padded on the right.
+        lengths: audio tokens of each window, n in all.
+        rate: audio tokens per second, in Hz.
+
+    Raises:
+        NotImplementedError: where the features are not windows of log-mel frames.
+    """
+    if features.dim() != 3 or len(features) != len(lengths):
+        raise NotImplementedError(
+            "count=mel needs features of one log-mel window after the other; this model has others"
+        )
+    parts = []
+    for window, n in zip(features, lengths, strict=True):
+        if n:
+            frames = min(window.shape[-1], max(n, round(n * FRAMES / rate)))
+            parts.append(adaptive_avg_pool1d(window[None, :, :frames].float(), n)[0].T)
+    return torch.cat(parts) if parts else features.new_zeros(0, features.shape[1])
