@@ -24,9 +24,7 @@ def mel_tokens(
         NotImplementedError: where the features are not windows of log-mel frames.
     """
     if features.dim() != 3 or len(features) != len(lengths):
-        raise NotImplementedError(
-            "count=mel needs features of one log-mel window after the other; this model has others"
-        )
+        raise NotImplementedError("count=mel needs windows of log-mel, and this model has other features")
     parts = []
     for window, n in zip(features, lengths, strict=True):
         if n:
