@@ -139,3 +139,27 @@ def test_two_ranks(tmp_path: Path) -> None:
         ours, wanted = checkpoints.reference(model, inputs, spec or WORN, STEPS)
         assert tokens == ours
         assert float((torch.tensor(logs) - wanted).abs().max()) < NEAR, spec
+
+
+MEL_SPECS = ["ward(count=mel)@tolerance=0.5+time+sizes", "ward(count=mel)@tolerance=0.2+time+sizes", "ward@keep=1/2"]
+
+
+@pytest.mark.parametrize("family", ["qwen2-audio", "audio-flamingo-3"])
+def test_counts_from_the_mel(family: str, tmp_path: Path) -> None:
+    """A tolerance whose count is decided on the log-mel: laid out as transformers compresses, and the same answer."""
+    layout = LAYOUTS[family]
+    model = checkpoints.write(family, tmp_path)
+    processor = checkpoints.processor_of(family)
+    silent = np.zeros(4 * 16_000, dtype=np.float32)
+    half = np.concatenate([checkpoints.wave(3.2, 5), silent])
+    clips = [*clips_of(layout), [half], [silent]]
+    cases = [(waves, spec) for waves in clips for spec in MEL_SPECS]
+    with engine(tmp_path, MEL_SPECS[0], limit_mm_per_prompt={"audio": layout.clips}) as llm:
+        got = answers(llm, [request(family, processor, waves, spec) for waves, spec in cases])
+    lengths = set()
+    for (waves, spec), answer in zip(cases, got, strict=True):
+        inputs = checkpoints.inputs_of(family, processor, waves)
+        tokens, wanted = checkpoints.reference(model, inputs, spec, STEPS)
+        assert distance(answer, tokens, wanted) < NEAR, spec
+        lengths.add(len(answer.prompt_token_ids))
+    assert len(lengths) > 4

@@ -24,18 +24,19 @@ from fewhertz.attach import attached, compress, encode_once
 from fewhertz.errors import one_line
 from fewhertz.families import family_of
 from fewhertz.files import Journal, Record, read_journal, replace
-from fewhertz.method import IDENTITY, RECOMMENDED, parse
+from fewhertz.method import IDENTITY, RECOMMENDED, Method, parse
 from fewhertz.run import request, sample_rate, too_long
 
 AGREE = 0.99
 TOLERANCES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
+MEL_TOLERANCES = (0.1, 0.2, 0.3, 0.45)  # whose counts are known before encoding, as vLLM needs
 KEEPS = ("2/3", "1/2", "1/3", "1/4")
 DRAWS = 2000
 _NAME, _, _CORRECTIONS = RECOMMENDED.partition("+")
 CANDIDATES = tuple(
     f"{_NAME}@{budget}+{_CORRECTIONS}"
     for budget in (*(f"tolerance={t:g}" for t in TOLERANCES), *(f"keep={k}" for k in KEEPS))
-)
+) + tuple(f"{_NAME}(count=mel)@tolerance={t:g}+{_CORRECTIONS}" for t in MEL_TOLERANCES)
 
 
 @dataclass(frozen=True)
@@ -278,9 +279,14 @@ def summary(done: Sequence[Record], specs: Sequence[str], agree: float) -> Tuned
         )
     found.sort(key=lambda one: (-one.rate, one.method))
     enough = [one for one in found if one.agreement >= agree]
-    served = [one for one in enough if (method := parse(one.method)).fixed_budget and "scores" not in method.needs]
+    served = [one for one in enough if _counted_before(parse(one.method))]
     chosen, serves = (min(some, key=lambda one: one.rate, default=None) for some in (enough, served))
     return Tuned(found, chosen, serves, agree, len(clips), int(lengths.sum()), float(seconds.sum()), errors)
+
+
+def _counted_before(method: Method) -> bool:
+    """Whether its count is known before the audio is encoded."""
+    return (method.fixed_budget or "mel" in method.needs) and "scores" not in method.needs
 
 
 def write(tuned: Tuned, model: str, made: Record, out: Path) -> None:

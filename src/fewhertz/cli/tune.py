@@ -157,5 +157,9 @@ def _print_served(served: Candidate | None, chosen: Candidate, model: str) -> No
     if served is None:
         print("none of those that vLLM can serve agrees so much")
     else:
-        other = "" if served.method == chosen.method else f" ({served.rate:.1f} Hz, fixed length, as vLLM needs)"
+        other = (
+            ""
+            if served.method == chosen.method
+            else f" ({served.rate:.1f} Hz, of a count known before encoding, as vLLM needs)"
+        )
         print(f'    fewhertz serve {model} --method "{served.method}"{other}')
