@@ -110,7 +110,7 @@ def test_demo_measures_what_reply_says(loaded: tuple[object, object], tmp_path: 
     clips[1] = demo.Clip(clips[1].wave, clips[1].text, "recorded")
     ticks: list[int] = []
     half = Fraction(1, 2)
-    rows = demo.measure(clips, ("pool", "segmentwise"), (Fraction(1), half), repeats=1, tick=lambda: ticks.append(1))
+    rows = demo.measure(clips, ("pool", "segmentwise"), (Fraction(1), half), (0.3,), repeats=1, tick=lambda: ticks.append(1))
     assert [(row.method, row.keep) for row in rows] == [("none", "1"), ("pool", "1/2"), ("segmentwise", "1/2")]
     assert len(ticks) == 3 and rows[0].prefill == 1.0 and rows[0].tokens > rows[1].tokens == rows[2].tokens
     assert all(row.prefill > 0 for row in rows)

@@ -25,7 +25,7 @@ from fewhertz.families import family_of
 from fewhertz.families.base import Family, Windows
 from fewhertz.layout import IGNORE, ClipSpan, Trim, find_clips
 from fewhertz.mel import mel_tokens
-from fewhertz.method import Clip, Method, Positions, parse
+from fewhertz.method import DEFAULT, Clip, Method, Positions, parse
 from fewhertz.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -533,7 +533,7 @@ def _heed(model: nn.Module, method: Method) -> None:
 
 def compress(
     model: nn.Module,
-    method: str | Method,
+    method: str | Method = DEFAULT,
     *,
     positions: Positions | None = None,
     sizes: bool | None = None,
@@ -552,7 +552,8 @@ def compress(
 
     Args:
         model: a transformers audio language model of a known family, PEFT-wrapped or not.
-        method: a method or its spec, such as `"pool@keep=1/3"` or `"ltbm(window=0.32s)@8Hz+time+sizes"`.
+        method: a method or its spec, such as `"pool@keep=1/3"` or `"ltbm(window=0.32s)@8Hz+time+sizes"`. The default
+            merges what is alike, as far as cost pocket little on dev; `fewhertz.tune` finds how far for a model.
         positions: where a compressed token stands for the LLM: `"packed"`, one after the other, as the methods'
             papers have it, or `"time"`, the mean position of what it stands for, with what follows where it stood
             before. `None`: as the method says (`+time` in a spec).

@@ -16,11 +16,12 @@ import torch
 import fewhertz
 from fewhertz import audio, pocket
 from fewhertz.attach import encode_once
-from fewhertz.method import RECOMMENDED
+from fewhertz.method import DEFAULT, RECOMMENDED
 from fewhertz.run import Wave, answer, request, sample_rate
 from fewhertz.words import distance
 
 METHODS = ("pool", "stride", "ltbm", "segmentwise", "pool+time+sizes", RECOMMENDED)
+TOLERANCES = (0.3, 0.6)
 KEEPS = tuple(map(Fraction, ("1", "1/2", "1/3", "1/4", "1/6")))
 OUT = Path("out")
 MAX_NEW_TOKENS = 64
@@ -68,6 +69,7 @@ def measure(
     clips: list[Clip],
     methods: Iterable[str] = METHODS,
     keeps: Iterable[Fraction] = KEEPS,
+    tolerances: Iterable[float] = TOLERANCES,
     repeats: int = 5,
     tick: Callable[[], None] = lambda: None,
 ) -> list[Row]:
@@ -76,6 +78,7 @@ def measure(
     Args:
         clips: the audio and what is said in it.
         methods: names of methods that act at the LLM's input, each with how it is presented: `ward+time+sizes`.
+        tolerances: of the method of variable length.
         keeps: fractions of audio tokens kept; 1 is measured in any case, as what the others are compared to.
         repeats: how often a prefill is timed.
         tick: called after each row.
@@ -94,12 +97,14 @@ def measure(
 
     whole = "pool@keep=1"
     rows = []
-    configurations = [("none", Fraction(1))] + [(m, k) for m in methods for k in keeps if k != 1]
+    configurations = [("none", "1")] + [(m, str(k)) for m in methods for k in keeps if k != 1]
+    configurations += [(DEFAULT.replace("=0.3", ""), f"≤ {t:g}") for t in tolerances]
     with encode_once(model, scores=True):  # all that differs between the rows comes after the encoder
         prefill(whole)  # the first call warms up
         for name, keep in configurations:
             bare, plus, corrections = name.partition("+")
-            spec = whole if name == "none" else f"{bare}@keep={keep}{plus}{corrections}"
+            budget = f"={keep[2:]}" if "@tolerance" in bare else f"@keep={keep}"
+            spec = whole if name == "none" else f"{bare}{budget}{plus}{corrections}"
             fewhertz.compress(model, spec)
             errors, tokens = {}, 0
             for kind, batch in batches.items():
@@ -112,7 +117,7 @@ def measure(
             wer = {
                 kind: sum(wrong for wrong, _ in some) / sum(words for _, words in some) for kind, some in errors.items()
             }
-            rows.append(Row(name, str(keep), tokens / seconds, tokens, wer, errors, ratio))
+            rows.append(Row(name, keep, tokens / seconds, tokens, wer, errors, ratio))
             tick()
     return rows
 
@@ -132,7 +137,7 @@ def print_table(rows: list[Row]) -> None:
     kinds = list(rows[0].wer)
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("method")
-    for head in ("keep", "Hz", "tokens", *(f"WER {kind}" for kind in kinds), "prefill time"):
+    for head in ("budget", "Hz", "tokens", *(f"WER {kind}" for kind in kinds), "prefill time"):
         table.add_column(head, justify="right")
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before.method != row.method:
@@ -159,12 +164,12 @@ def draw_curve(rows: list[Row], out: Path) -> None:
     axes = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     whole = rows[0]
     for axis, kind in zip(axes, kinds, strict=True):
-        for marker, name in zip("osD^vP", dict.fromkeys(row.method for row in rows[1:]), strict=False):
+        for marker, name in zip("osD^vPX", dict.fromkeys(row.method for row in rows[1:]), strict=False):
             line = [whole] + [row for row in rows[1:] if row.method == name]
             axis.plot([r.rate for r in line], [100 * r.wer[kind] for r in line], marker=marker, ms=5, label=name)
         axis.axhline(100 * whole.wer[kind], color="0.6", lw=1, ls="--", zorder=0, label="all tokens")
         axis.set_xscale("log", base=2)
-        ticks = sorted({round(row.rate, 1) for row in rows})
+        ticks = sorted({round(row.rate, 1) for row in rows if not row.keep.startswith("≤")})
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("audio tokens per second (Hz)")
@@ -191,7 +196,7 @@ def main(out: Path = OUT) -> None:
     clips = bundled()
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("transcribing", total=1 + len(METHODS) * (len(KEEPS) - 1))
+        task = bar.add_task("transcribing", total=1 + len(METHODS) * (len(KEEPS) - 1) + len(TOLERANCES))
         rows = measure(clips, METHODS, KEEPS, tick=lambda: bar.advance(task))
 
     counts = {kind: sum(clip.kind == kind for clip in clips) for kind in rows[0].wer}

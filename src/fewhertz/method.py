@@ -17,6 +17,7 @@ from fewhertz.plan import Plan
 
 METHODS: dict[str, type[Method]] = {}
 RECOMMENDED = "ward+time+sizes"  # chosen on dev: docs/research/training-free.md
+DEFAULT = "ward@tolerance=0.3+time+sizes"  # of compress, chosen on dev
 NONE = "none"  # spec of the uncompressed model
 IDENTITY = "pool@keep=1"  # the method that `none` is, where a method has to be attached
 LONGEST_SPEC = 1000  # characters: what comes with a request is bounded before it is read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -124,7 +124,7 @@ def _print_scores(files: list[Path]) -> None:
     several = len({one["model"] for one in found}) > 1
     rows = []
     for one in found:
-        row = [one["model"]] * several + [one["method"], str(one["n"]), f"{one['rate_hz']['after']:.3g}"]
+        row = [one["model"]] * several + [one["method"], str(one["n"]), _hertz(one["rate_hz"])]
         for name in names:
             score = one["scores"][name]
             row += [
@@ -134,6 +134,13 @@ def _print_scores(files: list[Path]) -> None:
         rows.append(row)
     heads = ["model"] * several + ["method", "n", "Hz"]
     print_table([*heads, *(head for name in names for head in (name, f"{name} − keep=1"))], rows)
+
+
+def _hertz(rate: dict[str, Any]) -> str:
+    """The mean rate, and where it varies the range of the middle 80 % of samples."""
+    low, high = rate.get("spread", (rate["after"], rate["after"]))
+    spread = f" ({low:.3g}–{high:.3g})" if high - low > 0.1 * rate["after"] else ""
+    return f"{rate['after']:.3g}{spread}"
 
 
 def _interval(value: float, ends: list[float | None], sign: str = "") -> str:

@@ -90,7 +90,7 @@ def methods(
     modules: IMPORT = None,
 ) -> None:
     """List the methods: budget, needs, parameters with their defaults. The recommended one is marked."""
-    from fewhertz.method import RECOMMENDED
+    from fewhertz.method import DEFAULT, RECOMMENDED
 
     import_modules(modules)
     if as_json:
@@ -104,7 +104,7 @@ def methods(
             [[row["name"] + " *" * row["recommended"], *_cells(row, "{}={}"), row["summary"]] for row in method_rows()],
         )
         name, _, corrections = RECOMMENDED.partition("+")
-        print(f"* recommended: {name}@keep=1/2+{corrections}; {name} alone where an engine has no corrections")
+        print(f"* recommended: {DEFAULT}, of variable length; {name}@keep=1/2+{corrections}, of fixed length")
 
 
 @command(epilog="fewhertz sample clips\n\nfewhertz eval pocket --task clips/samples.jsonl --method pool@keep=1/2")

@@ -638,6 +638,7 @@ def _result(
         key: sum(record[key] for record in answered)
         for key in ("audio_seconds", "before", "after", "new_tokens", "encode", "prefill", "decode")
     }
+    rates = [record["after"] / record["audio_seconds"] for record in answered]
     cuda = net.device.type == "cuda"
     adapter = setup.adapters.get(place.folder)
     return {
@@ -670,6 +671,8 @@ def _result(
         "rate_hz": {
             "before": round(total["before"] / total["audio_seconds"], 4),
             "after": round(total["after"] / total["audio_seconds"], 4),
+            # of single samples, the 10th and the 90th percentile: how far a variable length goes up and down
+            "spread": [round(float(one), 4) for one in np.percentile(rates, [10, 90])],
         },
         "new_tokens": total["new_tokens"],
         "seconds": {key: round(total[key], 4) for key in ("encode", "prefill", "decode")},
