@@ -110,14 +110,22 @@ def test_demo_measures_what_reply_says(loaded: tuple[object, object], tmp_path: 
     clips[1] = demo.Clip(clips[1].wave, clips[1].text, "recorded")
     ticks: list[int] = []
     half = Fraction(1, 2)
-    rows = demo.measure(clips, ("pool", "segmentwise"), (Fraction(1), half), (0.3,), repeats=1, tick=lambda: ticks.append(1))
-    assert [(row.method, row.keep) for row in rows] == [("none", "1"), ("pool", "1/2"), ("segmentwise", "1/2")]
-    assert len(ticks) == 3 and rows[0].prefill == 1.0 and rows[0].tokens > rows[1].tokens == rows[2].tokens
+    some = ("pool", "segmentwise"), (Fraction(1), half), (0.3,)
+    rows = demo.measure(clips, *some, repeats=1, tick=lambda: ticks.append(1))
+    variable = ("ward@tolerance+time+sizes", "≤ 0.3")
+    assert [(row.method, row.keep) for row in rows] == [
+        ("none", "1"),
+        ("pool", "1/2"),
+        ("segmentwise", "1/2"),
+        variable,
+    ]
+    assert len(ticks) == 4 and rows[0].prefill == 1.0 and rows[0].tokens > rows[1].tokens == rows[2].tokens
     assert all(row.prefill > 0 for row in rows)
     # the encoder ran once for all rows: the same as running it for each
     model, processor = loaded
     for row in rows:
-        with fewhertz.compress(model, f"{row.method if row.method != 'none' else 'pool'}@keep={row.keep}"):
+        spec = f"{row.method if row.method != 'none' else 'pool'}@keep={row.keep}"
+        with fewhertz.compress(model, "ward@tolerance=0.3+time+sizes" if row.method == variable[0] else spec):
             for clip in clips:
                 (one,) = run.reply(model, processor, [clip.wave], max_new_tokens=demo.MAX_NEW_TOKENS)
                 ((wrong, words),) = demo.word_errors([clip.text], [one.text])
