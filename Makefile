@@ -15,7 +15,7 @@ LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio lint docs bench bench-vllm reproduce claims training-free other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio lint docs bench bench-vllm reproduce claims training-free tolerance other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -91,6 +91,13 @@ training-free: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
 	$(UNPACK)
 	$(BIN)/python -m recipes.research.run training-free --runs $(RUNS)
+	$(PACK)
+
+# the runs of docs/research/tolerance.md
+tolerance: $(READY)
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
+	$(BIN)/python -m recipes.research.run tolerance --runs $(RUNS)
 	$(PACK)
 
 # two models of another seed and shape, trained apart from pocket, under the grid's main rows: half a day on 2 cores

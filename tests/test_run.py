@@ -173,7 +173,7 @@ demo.main(Path({str(tmp_path / "out")!r}))
     assert done.returncode == 0, done.stderr
     assert "WER synthetic" in done.stdout and "WER recorded" not in done.stdout
     assert "curve: left out" in done.stderr and "fewhertz[eval]" in done.stderr
-    assert len(json.loads((tmp_path / "out" / "demo.json").read_text())["rows"]) == 2
+    assert len(json.loads((tmp_path / "out" / "demo.json").read_text())["rows"]) == 4
     assert not (tmp_path / "out" / "demo.png").exists()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from fewhertz.evaluation import results
 from fewhertz.evaluation.runner import evaluate, specs
 
-from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, other_models, recovery
+from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, other_models, recovery, tolerance
 from .grids.claims import grid
 from .grids.training_free import (
     AFFINITY,
@@ -32,6 +32,7 @@ from .grids.training_free import (
     at_rate,
     own,
 )
+from .silence import silenced
 from .tasks import (
     BATCH,
     DEV,
@@ -44,6 +45,7 @@ from .tasks import (
     RECOVERY,
     RUNS,
     TASKS,
+    TOLERANCE,
     Asked,
 )
 from .train import ADAPTERS
@@ -159,7 +161,14 @@ def training_free(parts: Sequence[str]) -> Job:
     return job
 
 
-JOBS: dict[str, Job] = {"claims": claims, "recovery": adapted, "other-models": others}
+def priced(out: Path, lists: Path, task: Asked) -> int:
+    """One tolerance for all lists."""
+    if task == tolerance.SILENCE:
+        silenced(lists / "test" / f"{tolerance.SENTENCES.label}.jsonl", lists / "test" / f"{task.label}.jsonl")
+    return measure(task, tolerance.grid(), out / TOLERANCE, lists / "test") if task in tolerance.LISTS else 0
+
+
+JOBS: dict[str, Job] = {"claims": claims, "recovery": adapted, "other-models": others, "tolerance": priced}
 
 
 def main() -> None:
@@ -170,7 +179,7 @@ def main() -> None:
     parser.add_argument(
         "--parts", nargs="*", choices=PARTS, default=list(PARTS), help="of training-free; all by default"
     )
-    several = {task.label: task for task in (*TASKS, FRENCH)}
+    several = {task.label: task for task in (*TASKS, FRENCH, tolerance.SILENCE)}
     parser.add_argument(
         "--tasks", nargs="*", choices=several, default=list(several), help="dev lists by their test's name"
     )
