@@ -39,4 +39,4 @@ def affinity(threshold: str) -> str:
 def grid() -> list[str]:
     """All runs of a list."""
     runs = [*map(priced, TOLERANCES), priced(CHOSEN, "optimal"), *map(mel, MEL), *map(fixed, FIXED)]
-    return runs + [*map(affinity, AFFINITY), f"unseg{BOTH}", fixed("1/2", "pool"), fixed("1/3", "pool")]
+    return [*runs, *map(affinity, AFFINITY), f"unseg{BOTH}", fixed("1/2", "pool"), fixed("1/3", "pool")]
