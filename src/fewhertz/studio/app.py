@@ -45,6 +45,7 @@ const send = () => {
   if (loaded && props.value) frame.contentWindow.postMessage({lanes: props.value}, "*");
 };
 const update = () => {
+  frame.style.display = props.value ? "" : "none";
   if (props.page && props.page !== shown) {
     shown = props.page;
     loaded = false;
@@ -174,19 +175,20 @@ class Studio:
             visit.lanes[i] = lane.judged((visit.lanes[0] if i else lane).text, visit.reference)
             yield
 
-    def costs(self, visit: Visit) -> list[list[str]]:
-        """Of each lane: its audio tokens and KV cache for an hour, and hours whose cache fits a card of 24 GB."""
-        rows = []
+    def costs(self, visit: Visit) -> str:
+        """What an hour takes under each lane, and how many fit a card of 24 GB beside the weights: a Markdown table."""
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
         try:
             each = kv_bytes(self.model.config.get_text_config(), 1, self.model.dtype)
-        except NotImplementedError:
-            return []
+        except NotImplementedError:  # attention of other kinds is not counted
+            return ""
+        rows = ["| method | audio tokens an hour | their KV cache | hours that fit 24 GB |", "|---|---:|---:|---:|"]
         for lane in visit.lanes:
             tokens = 3600 * lane.tokens / visit.seconds
             fits = max(0.0, CARD_BYTES - weights) / (each * tokens)
-            rows.append([lane.spec, f"{tokens:,.0f}", f"{each * tokens / 1e9:.3g} GB", f"{fits:.3g} h"])
-        return rows
+            spec = lane.spec.replace("|", "\\|").replace("`", "'")
+            rows.append(f"| `{spec}` | {tokens:,.0f} | {each * tokens / 1e9:.3g} GB | {fits:.3g} |")
+        return "\n".join([*rows, "", "KV cache and weights alone, without activations and limits of context."])
 
     def exported(self, visit: Visit) -> str:
         """Specs and commands that do the same."""
@@ -227,13 +229,17 @@ def build(studio: Studio) -> Any:
             return question
         return None if task == "transcribe" else PROMPTS[task]
 
+    def bold(text: str) -> str:
+        return f"**{html.escape(text)}**"
+
     def listen(file: str | None, task: str, question: str, reference: str, *budget: Any) -> Any:
         if file is None:
-            return None, None, "Drop, record or pick a clip.", [], ""
+            return None, None, "Drop, record or pick a clip.", "", ""
         try:
             visit = studio.listen(file, asked(task, question), reference.strip() or None)
         except Exception as error:  # of any kind: out of memory, a model's own checks
-            return None, None, f"**{html.escape(one_line(error))}**", [], ""
+            text = one_line(error).replace(f"{Path(file).parent}/", "")  # its name is enough
+            return None, None, bold(text), "", ""
         _, _, *rest = draw(visit, *budget)
         new = gr.HTML(page=visit.page, value=visit.value())  # a method that does not fit leaves all tokens
         return visit, new, *rest
@@ -244,18 +250,19 @@ def build(studio: Studio) -> Any:
         try:
             studio.draw(visit, studio.specs(methods, unit, keep, hertz))
         except Exception as error:
-            return visit, gr.skip(), f"**{html.escape(one_line(error))}**", gr.skip(), gr.skip()
+            return visit, gr.skip(), bold(one_line(error)), gr.skip(), gr.skip()
         said = f"{visit.seconds:.1f} s, {visit.lanes[0].tokens} audio tokens"
         return visit, visit.value(), said, studio.costs(visit), studio.exported(visit)
 
     def answers(visit: Visit | None) -> Iterator[Any]:
+        yield gr.skip(), gr.skip()  # where nothing follows, all stays
         if visit is None:
             return
         try:
             for _ in studio.answers(visit):
                 yield visit.value(), gr.skip()
         except Exception as error:
-            yield gr.skip(), f"**{html.escape(one_line(error))}**"
+            yield gr.skip(), bold(one_line(error))
 
     def save(visit: Visit | None) -> Any:
         if visit is None:
@@ -286,12 +293,7 @@ def build(studio: Studio) -> Any:
                 hertz = gr.Slider(1, studio.token_rate, min(8, studio.token_rate), step=0.5, label="Hz", visible=False)
         said = gr.Markdown("Drop, record or pick a clip.")
         frame = gr.HTML(None, html_template=FRAME, css_template=FRAME_CSS, js_on_load=FRAME_JS, apply_default_css=False)
-        costs = gr.Dataframe(
-            headers=["method", "audio tokens an hour", "their KV cache", "hours that fit 24 GB"],
-            datatype="str",
-            label="What an hour would take, without activations and limits of context",
-            interactive=False,
-        )
+        costs = gr.Markdown()
         code = gr.Code(language="python", label="The same in Python and on the command line", interactive=False)
         with gr.Row():
             keep_page = gr.Button("Make a page to keep")
@@ -315,7 +317,7 @@ def build(studio: Studio) -> Any:
             concurrency_limit=4,
         )
         drawn = gr.on(
-            [methods.input, unit.input, keep.input, hertz.input],
+            [methods.change, unit.input, keep.input, hertz.input],
             draw,
             [visit, *budget],
             shown,
