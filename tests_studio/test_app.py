@@ -118,6 +118,28 @@ def test_two_visitors_do_not_mix(visit: Any) -> None:
     assert first == "i lost my red hat can you see it" and second.startswith("we missed ")
 
 
+@pytest.mark.parametrize("kind", ["wav", "mp3", "ogg"])
+def test_other_formats_are_heard(visit: Any, tmp_path: Path, kind: str) -> None:
+    wave, rate = soundfile.read(CLIP)
+    file = tmp_path / f"clip.{kind}"
+    soundfile.write(file, wave, rate)
+    page = visit()
+    drop(page, file)
+    answered(page, file.name)
+    assert "red hat" in lanes(page).locator(".answer").first.text_content()
+
+
+def test_a_recording_is_heard(visit: Any) -> None:
+    page = visit(permissions=["microphone"])
+    page.get_by_label("Record audio").click()
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    lanes(page).locator(".lane:nth-of-type(3) .answer").wait_for()
+    heard = float(lanes(page).locator(".bar output").text_content().split()[2])
+    assert 0.5 < heard < 10
+
+
 def test_what_is_no_clip_is_a_sentence(visit: Any, tmp_path: Path) -> None:
     fake = tmp_path / "page.mp3"
     fake.write_text(f"<html>{HOSTILE}</html>")
@@ -128,6 +150,16 @@ def test_what_is_no_clip_is_a_sentence(visit: Any, tmp_path: Path) -> None:
         drop(page, file)
         page.locator("strong", has_text=says).wait_for()
         assert page.evaluate("window.pwned ?? 0") == 0 and lanes(page).locator(".lane").count() == 0
+
+
+def test_a_large_file_is_refused_while_it_comes_in(browser: Browser, address: str, tmp_path: Path) -> None:
+    large = tmp_path / "large.wav"
+    soundfile.write(large, np.zeros(30_000_000), 16_000)
+    with browser.new_page() as page:  # not by `visit`: Gradio's own script says of itself what went wrong
+        page.goto(address)
+        page.get_by_text("fewhertz studio").wait_for()
+        drop(page, large)
+        page.get_by_text("exceed the maximum allowed size").wait_for()
 
 
 def test_a_hostile_name_and_spec_stay_text(visit: Any, tmp_path: Path) -> None:
@@ -149,6 +181,8 @@ def test_it_fits(visit: Any, width: int, scheme: str, request: pytest.FixtureReq
     page.get_by_text("05.flac").click()
     answered(page, "05.flac")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    box = lanes(page).locator(".lane").nth(1).locator("rect").first.bounding_box()
+    assert box is not None and 4 <= box["width"] < 60
     if folder := request.config.getoption("--pictures"):
         page.wait_for_timeout(500)
         page.set_viewport_size({"width": width, "height": 2600})  # a frame is drawn as far as it is seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -24,7 +25,7 @@ from fewhertz.method import METHODS, RECOMMENDED, parse
 from fewhertz.run import PROMPTS, Wave, read_whole, sample_rate
 from fewhertz.studio import page
 
-MAX_BYTES = 50 * 10**6  # of an upload
+MAX_BYTES = 50 * 2**20  # of an upload
 KEPT_SECONDS = 1800  # after which what was uploaded, and a visitor's clip, is deleted
 MAX_LANES = 12
 MAX_NEW_TOKENS = 256
@@ -124,7 +125,7 @@ class Studio:
             ValueError: where it is too long, or cannot be read.
         """
         if Path(file).stat().st_size > MAX_BYTES:
-            raise ValueError(f"{Path(file).name} is larger than the {MAX_BYTES / 1e6:.0f} MB that are taken")
+            raise ValueError(f"{Path(file).name} is larger than the {MAX_BYTES >> 20} MiB that are taken")
         if (seconds := audio.duration(file)) > self.max_seconds:
             raise ValueError(f"{Path(file).name} has {seconds:.1f} s, and there is room for {self.max_seconds:g} s")
         wave = read_whole(file, self.rate, self.family)
@@ -176,19 +177,22 @@ class Studio:
             yield
 
     def costs(self, visit: Visit) -> str:
-        """What an hour takes under each lane, and how many fit a card of 24 GB beside the weights: a Markdown table."""
+        """What an hour takes under each lane, and how many hours a card of 24 GB holds, in Markdown."""
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
         try:
             each = kv_bytes(self.model.config.get_text_config(), 1, self.model.dtype)
         except NotImplementedError:  # attention of other kinds is not counted
             return ""
-        rows = ["| method | audio tokens an hour | their KV cache | hours that fit 24 GB |", "|---|---:|---:|---:|"]
+        rows = ["An hour of audio, without activations and limits of context:", ""]
         for lane in visit.lanes:
             tokens = 3600 * lane.tokens / visit.seconds
             fits = max(0.0, CARD_BYTES - weights) / (each * tokens)
-            spec = lane.spec.replace("|", "\\|").replace("`", "'")
-            rows.append(f"| `{spec}` | {tokens:,.0f} | {each * tokens / 1e9:.3g} GB | {fits:.3g} |")
-        return "\n".join([*rows, "", "KV cache and weights alone, without activations and limits of context."])
+            spec = lane.spec.replace("`", "'")
+            rows.append(
+                f"- `{spec}`: {tokens:,.0f} audio tokens, KV cache {each * tokens / 1e9:.3g} GB; beside the weights "
+                f"{CARD_BYTES / 1e9:.0f} GB hold {fits:.3g} h"
+            )
+        return "\n".join(rows)
 
     def exported(self, visit: Visit) -> str:
         """Specs and commands that do the same."""
@@ -277,7 +281,7 @@ def build(studio: Studio) -> Any:
                 sound = gr.Audio(
                     type="filepath",
                     sources=["upload", "microphone"],
-                    label=f"Clip, up to {studio.max_seconds:g} s and {MAX_BYTES / 1e6:.0f} MB",
+                    label=f"Clip, up to {studio.max_seconds:g} s and {MAX_BYTES >> 20} MiB",
                     editable=False,
                 )
                 gr.Examples(samples, sound, label="Samples on which pocket works")
@@ -360,6 +364,7 @@ def serve(
         ValueError: where there is no such model.
         OSError: where the port is taken.
     """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is read: it would ask for newer versions
     gr = need("gradio", "studio")
     app = build(Studio(model, device=device))
     # system fonts: the default theme asks another host for its own
