@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FrameLocator, Page
 from test_cli import fewhertz_
 from test_compare import CLIP, HOSTILE, SAID, data_of
@@ -181,6 +182,8 @@ def test_it_fits(visit: Any, width: int, scheme: str, request: pytest.FixtureReq
     page.get_by_text("05.flac").click()
     answered(page, "05.flac")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+    assert found.violations_count == 0, found.generate_report()
     box = lanes(page).locator(".lane").nth(1).locator("rect").first.bounding_box()
     assert box is not None and 4 <= box["width"] < 60
     if folder := request.config.getoption("--pictures"):

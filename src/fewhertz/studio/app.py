@@ -39,6 +39,8 @@ POCKET = (
 # the page of `fewhertz show --html` in a frame of its own, which shares nothing with this one
 FRAME = '<iframe sandbox="allow-scripts" allow="autoplay" title="Tokens, sound and answers"></iframe>'
 FRAME_CSS = "iframe { width: 100%; height: 8rem; border: 0; color-scheme: light dark; }"
+# of Gradio's player: too faint otherwise
+CSS = "#time, #duration, .playback, .playback span { color: var(--body-text-color) !important; }"
 FRAME_JS = """
 let shown = null, loaded = false;
 const frame = element.querySelector("iframe");
@@ -298,7 +300,9 @@ def build(studio: Studio) -> Any:
         said = gr.Markdown("Drop, record or pick a clip.")
         frame = gr.HTML(None, html_template=FRAME, css_template=FRAME_CSS, js_on_load=FRAME_JS, apply_default_css=False)
         costs = gr.Markdown()
-        code = gr.Code(language="python", label="The same in Python and on the command line", interactive=False)
+        code = gr.Code(
+            language=None, wrap_lines=True, label="The same in Python and on the command line", interactive=False
+        )
         with gr.Row():
             keep_page = gr.Button("Make a page to keep")
             download = gr.DownloadButton("Download tokens.html", visible=False)
@@ -369,12 +373,21 @@ def serve(
     app = build(Studio(model, device=device))
     # system fonts: the default theme asks another host for its own
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    theme.set(  # its own are too faint to read for some
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+    )
     app.queue(max_size=32).launch(
         server_name=host,
         server_port=port,
         share=share,
         max_file_size=MAX_BYTES,
         theme=theme,
+        css=CSS,
         footer_links=[],
         enable_monitoring=False,
         ssr_mode=False,
