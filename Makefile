@@ -8,6 +8,8 @@ VLLM := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
 DOCS := .venv-docs
 DOCS_READY := $(DOCS)/.ready
+STUDIO := .venv-studio
+STUDIO_READY := $(STUDIO)/.ready
 VERSIONS := 5.16.0 5.24.0
 RESULTS ?= results
 RUNS ?= out/runs/$(RESULTS)
@@ -37,11 +39,11 @@ test-versions: $(READY)
 test-vllm: $(VLLM_READY)
 	$(TEST_ENV) $(VLLM)/bin/python -m pytest -q -o filterwarnings=default tests_vllm
 
-# the page of `fewhertz show --html` in a real browser: Debian's, or a chromium that is there
-test-studio: $(READY)
+# the page of `fewhertz show --html` and the studio in a real browser, Debian's where none is there; PICTURES=FOLDER
+# keeps screenshots. In an environment over .venv: Gradio wants an older pillow than our newest
+test-studio: $(STUDIO_READY)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
-	$(BIN)/python -m pip install -q -c constraints.txt playwright axe-playwright-python
-	$(TEST_ENV) $(BIN)/pytest -q tests_studio $(if $(PICTURES),--pictures $(PICTURES))
+	$(TEST_ENV) GRADIO_ANALYTICS_ENABLED=False $(STUDIO)/bin/python -m pytest -q -o filterwarnings=default tests_studio $(if $(PICTURES),--pictures $(PICTURES))
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -132,6 +134,15 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
+$(STUDIO_READY): $(READY) constraints-studio.txt
+	$(PYTHON) -m venv $(STUDIO)
+	# what .venv holds is there too, after its own
+	base=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  own=$$($(STUDIO)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  echo "import site; site.addsitedir('$$base')" > "$$own/base.pth"
+	$(STUDIO)/bin/python -m pip install -q -c constraints-studio.txt gradio playwright axe-playwright-python
+	touch $(STUDIO_READY)
+
 $(VLLM_READY): pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install -q torch==2.13.0
@@ -148,4 +159,4 @@ $(DOCS_READY): Makefile
 	touch $(DOCS_READY)
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(DOCS) site .venv-versions build dist out
+	rm -rf $(VENV) $(VLLM) $(DOCS) $(STUDIO) site .venv-versions build dist out

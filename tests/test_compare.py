@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from test_cli import fewhertz_
 import fewhertz
 from fewhertz import audio, compare, run, words
 from fewhertz.pocket import path
-from fewhertz.studio import page
+from fewhertz.studio import app, page
 
 SPECS = (
     "pool@keep=1/2",
@@ -175,3 +177,40 @@ def test_bad_usage_is_a_line_or_two_and_exit_status_2(args: list[object], tmp_pa
     done = fewhertz_(*args)
     assert done.exit_code == 2 and done.stdout == "", done.output
     assert 1 <= len(done.stderr.splitlines()) <= 2 and done.stderr.startswith("fewhertz: ")
+
+
+def test_the_studio_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    done = fewhertz_("studio")
+    assert done.exit_code == 2 and "fewhertz[studio]" in done.stderr
+
+
+def test_the_studio_draws_anew_and_gives_up_answers_that_nobody_waits_for() -> None:
+    studio = app.Studio("pocket", device="cpu")
+    assert studio.specs(["pool", "ward+time+sizes", "unseg", "stride@5Hz", "pool"], "keep", 0.33, 8) == [
+        "pool@keep=1/3",
+        "ward@keep=1/3+time+sizes",
+        "unseg",
+        "stride@5Hz",
+    ]
+    assert studio.specs(["pool"], "Hz", 0.33, 8) == ["pool@8Hz"]
+    with pytest.raises(ValueError, match="no method named"):
+        studio.specs(["nope@8Hz"], "Hz", 0.33, 8)
+    visit = studio.listen(str(CLIP), None, SAID)
+    studio.draw(visit, ["pool@keep=1/2"])
+    assert [lane.text for lane in visit.lanes] == [None, None]
+    going = studio.answers(visit)
+    next(going)
+    whole = visit.lanes[0]
+    studio.draw(visit, ["pool@keep=1/3", "stride@8Hz"])
+    assert list(going) == [] and visit.lanes[0] is whole  # what is answered stays, the rest is given up
+    assert len(list(studio.answers(visit))) == 2
+    alone = compare.compare(studio.model, studio.processor, audio.load(CLIP), ["pool@keep=1/3"], reference=SAID)
+    assert [(lane.text, lane.differences, lane.errors) for lane in visit.lanes[:2]] == [
+        (lane.text, lane.differences, lane.errors) for lane in alone
+    ]
+    kept = Path(studio.save(visit))
+    assert [lane["text"] for lane in data_of(kept)["lanes"]] == [lane.text for lane in visit.lanes]
+    del visit, going
+    gc.collect()
+    assert not kept.exists()

@@ -542,9 +542,6 @@ def studio(
     """Open a page in which to drop, record or pick a clip, choose methods, and see, hear and read what they do."""
     import_modules(modules)
     with bad_usage():
-        from fewhertz.errors import need
-
-        need("gradio", "studio")
         quiet()
         from fewhertz.studio import app
 

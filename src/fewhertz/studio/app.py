@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -24,7 +25,7 @@ from fewhertz.method import METHODS, RECOMMENDED, parse
 from fewhertz.run import PROMPTS, Wave, sample_rate, whole
 from fewhertz.studio import page
 
-MAX_BYTES = 50 * 10**6  # of an upload
+MAX_BYTES = 50 * 2**20  # of an upload
 KEPT_SECONDS = 1800  # after which what was uploaded, and a visitor's clip, is deleted
 MAX_LANES = 12
 MAX_NEW_TOKENS = 256
@@ -38,6 +39,8 @@ POCKET = (
 # the page of `fewhertz show --html` in a frame of its own, which shares nothing with this one
 FRAME = '<iframe sandbox="allow-scripts" allow="autoplay" title="Tokens, sound and answers"></iframe>'
 FRAME_CSS = "iframe { width: 100%; height: 8rem; border: 0; color-scheme: light dark; }"
+# of Gradio's player: too faint otherwise
+CSS = "#time, #duration, .playback, .playback span { color: var(--body-text-color) !important; }"
 FRAME_JS = """
 let shown = null, loaded = false;
 const frame = element.querySelector("iframe");
@@ -45,6 +48,7 @@ const send = () => {
   if (loaded && props.value) frame.contentWindow.postMessage({lanes: props.value}, "*");
 };
 const update = () => {
+  frame.style.display = props.value ? "" : "none";
   if (props.page && props.page !== shown) {
     shown = props.page;
     loaded = false;
@@ -123,7 +127,7 @@ class Studio:
             ValueError: where it is too long, or cannot be read.
         """
         if Path(file).stat().st_size > MAX_BYTES:
-            raise ValueError(f"{Path(file).name} is larger than the {MAX_BYTES / 1e6:.0f} MB that are taken")
+            raise ValueError(f"{Path(file).name} is larger than the {MAX_BYTES >> 20} MiB that are taken")
         if (seconds := audio.duration(file)) > self.max_seconds:
             raise ValueError(f"{Path(file).name} has {seconds:.1f} s, and there is room for {self.max_seconds:g} s")
         wave = whole(file, self.rate, self.family)
@@ -174,19 +178,23 @@ class Studio:
             visit.lanes[i] = lane.judged((visit.lanes[0] if i else lane).text, visit.reference)
             yield
 
-    def costs(self, visit: Visit) -> list[list[str]]:
-        """Of each lane: its audio tokens and KV cache for an hour, and hours whose cache fits a card of 24 GB."""
-        rows = []
+    def costs(self, visit: Visit) -> str:
+        """What an hour takes under each lane, and how many hours a card of 24 GB holds, in Markdown."""
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
         try:
             each = kv_bytes(self.model.config.get_text_config(), 1, self.model.dtype)
-        except NotImplementedError:
-            return []
+        except NotImplementedError:  # attention of other kinds is not counted
+            return ""
+        rows = ["An hour of audio, without activations and limits of context:", ""]
         for lane in visit.lanes:
             tokens = 3600 * lane.tokens / visit.seconds
             fits = max(0.0, CARD_BYTES - weights) / (each * tokens)
-            rows.append([lane.spec, f"{tokens:,.0f}", f"{each * tokens / 1e9:.3g} GB", f"{fits:.3g} h"])
-        return rows
+            spec = lane.spec.replace("`", "'")
+            rows.append(
+                f"- `{spec}`: {tokens:,.0f} audio tokens, KV cache {each * tokens / 1e9:.3g} GB; beside the weights "
+                f"{CARD_BYTES / 1e9:.0f} GB hold {fits:.3g} h"
+            )
+        return "\n".join(rows)
 
     def exported(self, visit: Visit) -> str:
         """Specs and commands that do the same."""
@@ -227,13 +235,17 @@ def build(studio: Studio) -> Any:
             return question
         return None if task == "transcribe" else PROMPTS[task]
 
+    def bold(text: str) -> str:
+        return f"**{html.escape(text)}**"
+
     def listen(file: str | None, task: str, question: str, reference: str, *budget: Any) -> Any:
         if file is None:
-            return None, None, "Drop, record or pick a clip.", [], ""
+            return None, None, "Drop, record or pick a clip.", "", ""
         try:
             visit = studio.listen(file, asked(task, question), reference.strip() or None)
         except Exception as error:  # of any kind: out of memory, a model's own checks
-            return None, None, f"**{html.escape(one_line(error))}**", [], ""
+            text = one_line(error).replace(f"{Path(file).parent}/", "")  # its name is enough
+            return None, None, bold(text), "", ""
         _, _, *rest = draw(visit, *budget)
         new = gr.HTML(page=visit.page, value=visit.value())  # a method that does not fit leaves all tokens
         return visit, new, *rest
@@ -244,18 +256,19 @@ def build(studio: Studio) -> Any:
         try:
             studio.draw(visit, studio.specs(methods, unit, keep, hertz))
         except Exception as error:
-            return visit, gr.skip(), f"**{html.escape(one_line(error))}**", gr.skip(), gr.skip()
+            return visit, gr.skip(), bold(one_line(error)), gr.skip(), gr.skip()
         said = f"{visit.seconds:.1f} s, {visit.lanes[0].tokens} audio tokens"
         return visit, visit.value(), said, studio.costs(visit), studio.exported(visit)
 
     def answers(visit: Visit | None) -> Iterator[Any]:
+        yield gr.skip(), gr.skip()  # where nothing follows, all stays
         if visit is None:
             return
         try:
             for _ in studio.answers(visit):
                 yield visit.value(), gr.skip()
         except Exception as error:
-            yield gr.skip(), f"**{html.escape(one_line(error))}**"
+            yield gr.skip(), bold(one_line(error))
 
     def save(visit: Visit | None) -> Any:
         if visit is None:
@@ -270,7 +283,7 @@ def build(studio: Studio) -> Any:
                 sound = gr.Audio(
                     type="filepath",
                     sources=["upload", "microphone"],
-                    label=f"Clip, up to {studio.max_seconds:g} s and {MAX_BYTES / 1e6:.0f} MB",
+                    label=f"Clip, up to {studio.max_seconds:g} s and {MAX_BYTES >> 20} MiB",
                     editable=False,
                 )
                 gr.Examples(samples, sound, label="Samples on which pocket works")
@@ -286,13 +299,10 @@ def build(studio: Studio) -> Any:
                 hertz = gr.Slider(1, studio.token_rate, min(8, studio.token_rate), step=0.5, label="Hz", visible=False)
         said = gr.Markdown("Drop, record or pick a clip.")
         frame = gr.HTML(None, html_template=FRAME, css_template=FRAME_CSS, js_on_load=FRAME_JS, apply_default_css=False)
-        costs = gr.Dataframe(
-            headers=["method", "audio tokens an hour", "their KV cache", "hours that fit 24 GB"],
-            datatype="str",
-            label="What an hour would take, without activations and limits of context",
-            interactive=False,
+        costs = gr.Markdown()
+        code = gr.Code(
+            language=None, wrap_lines=True, label="The same in Python and on the command line", interactive=False
         )
-        code = gr.Code(language="python", label="The same in Python and on the command line", interactive=False)
         with gr.Row():
             keep_page = gr.Button("Make a page to keep")
             download = gr.DownloadButton("Download tokens.html", visible=False)
@@ -315,7 +325,7 @@ def build(studio: Studio) -> Any:
             concurrency_limit=4,
         )
         drawn = gr.on(
-            [methods.input, unit.input, keep.input, hertz.input],
+            [methods.change, unit.input, keep.input, hertz.input],
             draw,
             [visit, *budget],
             shown,
@@ -358,16 +368,26 @@ def serve(
         ValueError: where there is no such model.
         OSError: where the port is taken.
     """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is read: it would ask for newer versions
     gr = need("gradio", "studio")
     app = build(Studio(model, device=device))
     # system fonts: the default theme asks another host for its own
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    theme.set(  # its own are too faint to read for some
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+    )
     app.queue(max_size=32).launch(
         server_name=host,
         server_port=port,
         share=share,
         max_file_size=MAX_BYTES,
         theme=theme,
+        css=CSS,
         footer_links=[],
         enable_monitoring=False,
         ssr_mode=False,

@@ -396,7 +396,12 @@ const start = (root) => {
   root.addEventListener("keydown", (event) => { if (event.key === "Escape") stop(); });
 
   const times = wide.querySelector(".times");
+  let fitted = false;
   function scale() {
+    if (!fitted && view.clientWidth) { // a token is a few pixels wide at first; where that is wide, lanes scroll
+      zoom.value = Math.max(0, Math.min(5, Math.ceil(Math.log2(4 * total * perSecond / view.clientWidth))));
+      fitted = true;
+    }
     const before = view.scrollLeft / wide.clientWidth;
     wide.style.width = `${100 * 2 ** zoom.value}%`;
     zoom.setAttribute("aria-valuetext", `${2 ** zoom.value} times`);
@@ -408,9 +413,6 @@ const start = (root) => {
       return tick;
     }));
   }
-  // a token is a few pixels wide at first, and its lane scrolls where that is wider than the page
-  const wanted = 4 * total * perSecond / Math.max(1, view.clientWidth);
-  zoom.value = Math.max(0, Math.min(5, Math.ceil(Math.log2(wanted))));
   zoom.addEventListener("input", scale);
   new ResizeObserver(scale).observe(view);
   scale();
