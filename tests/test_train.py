@@ -359,7 +359,7 @@ def test_encoded_audio_is_kept_for_other_trainings(tiny: Path, manifest: Path, t
     ],
 )
 def test_each_kind_of_method_can_be_trained(tiny: Path, manifest: Path, tmp_path: Path, spec: str) -> None:
-    """The control, a method at the encoder and one inside it, one that needs scores, one that follows content, a budget in Hz."""
+    """The control, one at the encoder, one inside, one that needs scores, one that follows content, a budget in Hz."""
     state = torch.random.get_rng_state()
     left = train(tiny, spec, manifest, tmp_path, **CPU | {"steps": 4})
     assert torch.equal(torch.random.get_rng_state(), state)
