@@ -183,12 +183,12 @@ def show(result: dict[str, Any]) -> None:
         clip, predicted = f"{row['clip_seconds']:g} s", f"{row['predicted']:.2f}"
         table.add_row(row["model"], clip, str(row["batch"]), stock, ours, ratio, predicted, differs)
     Console(width=110).print(table)
-    inside = Table("encoder", "clip", "merged inside", "LLM's site", "inside", "ratio", "by operations", box=box.SIMPLE)
+    inside = Table("encoder", "clip", "keep", "LLM's site", "merged inside", "ratio", "by operations", box=box.SIMPLE)
     for row in result["inside"]:
         llm, within = (f"{1000 * row['seconds'][name]:.1f} ms" for name in ("llm", "encoder"))
         ratio = f"{row['llm_over_encoder']:.2f} [{row['range'][0]:.2f}, {row['range'][1]:.2f}]"
         clip, predicted = f"{row['clip_seconds']:g} s", f"{row['predicted']:.2f}"
-        inside.add_row(row["model"], clip, row["method"], llm, within, ratio, predicted)
+        inside.add_row(row["model"], clip, row["method"].partition("keep=")[2], llm, within, ratio, predicted)
     Console(width=110).print(inside)
 
 
