@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -231,6 +232,18 @@ def test_encode_once_runs_the_first_layers_once(name: str, net: Any) -> None:
     for hook in hooks:
         hook.remove()
     assert runs == [0, 1, 1]
+
+
+@torch.no_grad()
+def test_threads_merge_inside_one_model(name: str, net: Any) -> None:
+    batches = [prompts(name, [[mel]], seed=mel) for mel in range(100, 900, 100)]
+    with fewhertz.compress(net, HALF):
+        alone = [net(**batch).logits for batch in batches]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda batch: net(**batch).logits, batches * 3))
+    for ours, expected in zip(together, alone * 3, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+    assert len(net.base_model.audio_tower.layers) == 2
 
 
 @torch.no_grad()
