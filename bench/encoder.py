@@ -3,8 +3,11 @@
     python bench/encoder.py --out results/bench/encoder.json       # 3 minutes on one idle core; or on a GPU
     python bench/encoder.py --out out/quick.json --quick           # seconds: tiny shapes, for the tests, no figures
 
+Beside that, what merging before a layer saves (`site=encoder.k`) over merging behind the encoder, both trimmed, at the
+same count: encoder, plan, the later layers and projector.
+
 Two encoders: pocket's, and one of Whisper-large's shapes with random weights, as Qwen2-Audio-7B has it (on a CPU with
-two of its layers, which the result says). A round runs stock and ours once each; ratios are of the same round. Times
+five of its layers, which the result says). A round runs stock and ours once each; ratios are of the same round. Times
 are those of `Attached.audio_tokens` at keep=1: encoder, projector and bookkeeping, from the log-mel on. On a CPU they
 are seconds of the process, so that what else runs on the machine counts less.
 """
@@ -29,24 +32,36 @@ from torch import Tensor
 import fewhertz
 from fewhertz.families import family_of
 from fewhertz.families.base import MEL_HZ
+from fewhertz.families.whisper import cut_of
 
 CLIPS = (2, 5, 15, 30)  # seconds
 TARGET = 4.0  # stock over ours, for clips up to `SHORT` seconds
 SHORT = 5
 SMALL_LLM = QUICK["text"]  # the LLM is there to be a model, and does not run
-CPU_LAYERS = 2
+CPU_LAYERS = 5
+DEPTH = 0.6  # of the encoder's layers run on all frames where frames are merged inside
+KEEPS = ("1/2", "1/3")
 ROUNDS = {"cpu": 3, "cuda": 20}
 
 
-def flops(config: Any, frames: int) -> int:
+def flops(config: Any, frames: int, merged: int = 0, layer: int | None = None) -> int:
     """Floating-point operations of an encoder over `frames` frames of one window, projector left out.
 
-    With d the width, f the MLP's, L layers and M mel bands: 12·frames·M·d + 6·frames·d² for the convolutions, and
-    L · (2·frames·(4d² + 2d·f) + 4·frames²·d). A multiply and an add are two.
+    With d the width, f the MLP's and M mel bands: 12·frames·M·d + 6·frames·d² for the convolutions, and for a layer
+    2·frames·(4d² + 2d·f) + 4·frames²·d. A multiply and an add are two. From `layer` on, frames are `merged` ones.
     """
     d, wide, bands = config.d_model, config.encoder_ffn_dim, config.num_mel_bins
-    layer = 2 * frames * (4 * d * d + 2 * d * wide) + 4 * frames * frames * d
-    return 12 * frames * bands * d + 6 * frames * d * d + config.encoder_layers * layer
+    first = config.encoder_layers if layer is None else layer
+
+    def one(n: int) -> int:
+        return 2 * n * (4 * d * d + 2 * d * wide) + 4 * n * n * d
+
+    return (
+        12 * frames * bands * d
+        + 6 * frames * d * d
+        + first * one(frames)
+        + (config.encoder_layers - first) * one(merged)
+    )
 
 
 def request(model: Any, seconds: float, batch: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -105,10 +120,49 @@ def compared(model: Any, seconds: float, batch: int, rounds: int, device: str) -
     }
 
 
+def merged(model: Any, seconds: float, keep: str, rounds: int, device: str) -> dict[str, Any]:
+    """One row: seconds of the LLM's site and of a layer's, one clip."""
+    config = model.config.audio_config
+    layer = round(DEPTH * config.encoder_layers)
+    audio, ids = request(model, seconds, 1)
+    specs = {"llm": f"ward@keep={keep}", "encoder": f"ward(site=encoder.{layer})@keep={keep}"}
+    counts: dict[str, int] = {}
+
+    def call(name: str) -> Callable[[], None]:
+        def run() -> None:
+            with fewhertz.compress(model, specs[name]) as handle:
+                tokens, _ = handle.audio_tokens(audio, ids, torch.ones_like(ids, dtype=torch.bool))
+            counts[name] = len(tokens[0])
+
+        return run
+
+    runs = {name: call(name) for name in specs}
+    for run in runs.values():  # warm-up
+        run()
+    times = in_turns(runs, rounds, device, time.process_time)
+    assert counts["llm"] == counts["encoder"]
+    ratios = [llm / inside for llm, inside in zip(times["llm"], times["encoder"], strict=True)]
+    width = cut_of(audio["feature_attention_mask"].sum(-1), 2 * config.max_source_positions) // 2
+    predicted = flops(config, width) / flops(config, width, counts["encoder"], layer)
+    ratio = statistics.median(ratios)
+    return {
+        "clip_seconds": seconds,
+        "method": specs["encoder"],
+        "layers": config.encoder_layers,
+        "audio_tokens": {"all": ids.shape[1], "merged": counts["encoder"]},
+        "seconds": {name: statistics.median(took) for name, took in times.items()},
+        "llm_over_encoder": ratio,
+        "range": [min(ratios), max(ratios)],
+        "predicted": predicted,
+        "measured_over_predicted": ratio / predicted,
+    }
+
+
 def models(quick: bool, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     """What is measured, each made when its turn comes."""
     if quick:
-        return {"tiny": lambda: build(configuration(QUICK), device, dtype)}
+        tiny = QUICK | {"audio": QUICK["audio"] | {"encoder_layers": 2}}
+        return {"tiny": lambda: build(configuration(tiny), device, dtype)}
     layers = AUDIO_7B["encoder_layers"] if device == "cuda" else CPU_LAYERS
     large = {"text": SMALL_LLM, "audio": AUDIO_7B | {"encoder_layers": layers}}
     return {
@@ -129,6 +183,13 @@ def show(result: dict[str, Any]) -> None:
         clip, predicted = f"{row['clip_seconds']:g} s", f"{row['predicted']:.2f}"
         table.add_row(row["model"], clip, str(row["batch"]), stock, ours, ratio, predicted, differs)
     Console(width=110).print(table)
+    inside = Table("encoder", "clip", "keep", "LLM's site", "merged inside", "ratio", "by operations", box=box.SIMPLE)
+    for row in result["inside"]:
+        llm, within = (f"{1000 * row['seconds'][name]:.1f} ms" for name in ("llm", "encoder"))
+        ratio = f"{row['llm_over_encoder']:.2f} [{row['range'][0]:.2f}, {row['range'][1]:.2f}]"
+        clip, predicted = f"{row['clip_seconds']:g} s", f"{row['predicted']:.2f}"
+        inside.add_row(row["model"], clip, row["method"].partition("keep=")[2], llm, within, ratio, predicted)
+    Console(width=110).print(inside)
 
 
 def main(
@@ -146,7 +207,7 @@ def main(
     clips = [clip / 25 for clip in CLIPS] if quick else CLIPS  # the tiny window has 2.4 s
     batches = [1, 16] if device == "cuda" else [1, 4]
     rounds = 2 if quick else ROUNDS[device]
-    rows, shapes = [], {}
+    rows, inside, shapes = [], [], {}
     with torch.inference_mode():
         for name, make in models(quick, device, dtype).items():
             model = make().eval()
@@ -156,6 +217,10 @@ def main(
                 for clip in clips:
                     rows.append({"model": name} | compared(model, clip, batch, rounds, device))
                     progress(f"{name}, {clip:g} s, batch {batch}")
+            for clip in (clips[1], clips[-1]):
+                for keep in KEEPS:
+                    inside.append({"model": name} | merged(model, clip, keep, rounds, device))
+                progress(f"{name}, {clip:g} s, merged inside")
     result = {
         "what": "encoder and projector of the stock model on whole windows, and trimmed to the longest clip",
         "notes": [
@@ -163,6 +228,7 @@ def main(
             "seconds are medians of rounds in which both run once; ratios are medians of each round's ratio",
             "predicted: ratio of flops() in bench/encoder.py",
             "largest_difference and largest_value are of audio tokens, all of a batch",
+            "inside: ward before a layer at 0.6 of the depth against ward behind the encoder, both trimmed",
         ],
         "reduced": []
         if quick or device == "cuda"
@@ -178,6 +244,7 @@ def main(
         },
         "environment": before,
         "rows": rows,
+        "inside": inside,
     }
     save(result, out)
     show(result)

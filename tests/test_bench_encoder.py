@@ -17,7 +17,12 @@ def test_quick_run_writes_the_whole_result(tmp_path: Path) -> None:
         assert row["measured_over_predicted"] == pytest.approx(row["stock_over_ours"] / row["predicted"])
         assert row["largest_difference"] < 1e-5 < row["largest_value"]
         assert row["met"] is (None if row["target"] is None else row["stock_over_ours"] >= row["target"])
-    assert "stock over ours" in run.stdout
+    assert len(result["inside"]) == 4
+    for row in result["inside"]:
+        assert row["method"].startswith("ward(site=encoder.") and row["seconds"]["llm"] > 0 < row["seconds"]["encoder"]
+        assert row["audio_tokens"]["merged"] < row["audio_tokens"]["all"] and row["predicted"] >= 1
+        assert row["measured_over_predicted"] == pytest.approx(row["llm_over_encoder"] / row["predicted"])
+    assert "stock over ours" in run.stdout and "merged inside" in run.stdout
 
 
 def test_operations_by_hand() -> None:
@@ -26,4 +31,7 @@ def test_operations_by_hand() -> None:
 
     # convolutions: 14 mel frames × 3 × 5 × 2, and 7 × 3 × 2 × 2; a layer: four 2 × 2, two 2 × 8, two 7 × 7 × 2
     by_hand = 2 * (14 * 30 + 7 * 12) + 3 * 2 * (7 * (16 + 32) + 2 * 49 * 2)
-    assert benches.load("encoder").flops(Shape, 7) == by_hand
+    flops = benches.load("encoder").flops
+    assert flops(Shape, 7) == flops(Shape, 7, 7, 1) == by_hand
+    # two of the three layers over 3 frames
+    assert by_hand - flops(Shape, 7, 3, 1) == 2 * 2 * (4 * (16 + 32) + 2 * (49 - 9) * 2)

@@ -346,6 +346,13 @@ def test_json_lines(clips: list[Path]) -> None:
     assert run.reply(model, processor, [audio.load(clips[0])], max_new_tokens=4)[0].text == one["text"]
 
 
+def test_the_uncompressed_model_trimmed(clips: list[Path], tiny: Path) -> None:
+    args = ("run", tiny, clips[0], "--max-new-tokens", 4, "--json", "--dtype", "float32", "--device", "cpu")
+    stock, trimmed = (json.loads(fewhertz_(*args, *more).stdout) for more in ((), ("--trim",)))
+    assert trimmed["text"] == stock["text"] and trimmed["audio_tokens"] == stock["audio_tokens"]
+    assert (stock["method"], trimmed["method"]) == (None, "pool@keep=1")
+
+
 def test_windows_of_a_long_file_are_one_line(clips: list[Path], tiny: Path) -> None:
     args = ("run", tiny, clips[0], "--chunk", "0.4", "--max-new-tokens", 3)
     done = fewhertz_(*args)

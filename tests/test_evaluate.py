@@ -145,6 +145,16 @@ def test_cells_that_exist_are_skipped(done: Path, tiny: Path, manifest: Path) ->
     assert prompted.exit_code == 2 and "prompt (None, now Say it.)" in prompted.stderr
 
 
+def test_a_trimmed_baseline_says_what_the_stock_model_says(
+    done: Path, tiny: Path, manifest: Path, tmp_path: Path
+) -> None:
+    ended = run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--trim")
+    assert ended.exit_code == 0, ended.stderr
+    for spec in (BASELINE, "pool@keep=1/2"):
+        assert same(cells(tmp_path)[spec]) == same(cells(done)[spec])
+        assert read(cells(tmp_path)[spec])["trim"] is True and read(cells(done)[spec])["trim"] is False
+
+
 def lists_of_one_name(folder: Path, manifest: Path) -> list[Path]:
     """The same ids and texts twice, `clean/mine.jsonl` and `noisy/mine.jsonl`, of clips that differ at their end."""
     found = []

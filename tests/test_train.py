@@ -325,7 +325,7 @@ def test_ways_that_leave_the_result_as_it_is(tiny: Path, manifest: Path, tmp_pat
     assert metrics(tmp_path / "c") != metrics(tmp_path / "a")
 
 
-@pytest.mark.parametrize("spec", ["visionzip@keep=1/3", "ltbm(site=encoder)@keep=1/2"])
+@pytest.mark.parametrize("spec", ["visionzip@keep=1/3", "ltbm(site=encoder)@keep=1/2", "ward(site=encoder.0)@keep=1/2"])
 def test_encoded_audio_is_kept_for_other_trainings(tiny: Path, manifest: Path, tmp_path: Path, spec: str) -> None:
     plain, kept = CPU | {"steps": 2}, {"cache": tmp_path / "heard"}
     train(tiny, spec, manifest, tmp_path / "a", dev=manifest, **plain)
@@ -347,9 +347,19 @@ def test_encoded_audio_is_kept_for_other_trainings(tiny: Path, manifest: Path, t
     assert len(list((tmp_path / "heard").iterdir())) == 14
 
 
-@pytest.mark.parametrize("spec", ["none", "ltbm(site=encoder)@keep=1/3", "visionzip@keep=1/3", "unseg", "stride@8Hz"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "none",
+        "ltbm(site=encoder)@keep=1/3",
+        "ward(site=encoder.0)@keep=1/2+time+sizes",
+        "visionzip@keep=1/3",
+        "unseg",
+        "stride@8Hz",
+    ],
+)
 def test_each_kind_of_method_can_be_trained(tiny: Path, manifest: Path, tmp_path: Path, spec: str) -> None:
-    """The control, a method at the encoder, one that needs scores, one that follows content, a budget in Hz."""
+    """The control, one at the encoder, one inside, one that needs scores, one that follows content, a budget in Hz."""
     state = torch.random.get_rng_state()
     left = train(tiny, spec, manifest, tmp_path, **CPU | {"steps": 4})
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from fewhertz.plan import Plan
 log = logging.getLogger(__name__)
 
 NEWEST = 5, 24  # transformers that `make test-versions` runs
+FRAMES_PER_TOKEN = 2  # of an encoder with a site "encoder.k"
 _HANDLE = "_fewhertz_handle"
 _LEARNED = "_fewhertz_learned"
 _HEEDED = "_fewhertz_heeded"
@@ -301,7 +302,8 @@ class Attached:
         dropped = torch.zeros_like(ids, dtype=torch.bool)
         for clip, kept in zip(clips, tokens, strict=True):
             dropped[clip.row, clip.start + len(kept) : clip.start + clip.n] = True
-        if dropped.any():
+        # frames may be shared out unevenly where no token is dropped
+        if dropped.any() or any(plan is not None and plan.per > 1 for plan in report.plans):
             mask = call.get("attention_mask")
             trim = Trim.plan(dropped, mask)
             # a row shortened more than its neighbours needs padding even if the batch had none
@@ -376,6 +378,9 @@ class Attached:
         spans = [slice(ends[clip.first], ends[clip.last]) for clip in clips]
         rate = float(self.family.rate(self.model.config))
 
+        if windows.frames is not None:
+            return self._merged_inside(windows, clips, spared)
+
         mel = None
         if "mel" in method.needs:
             mel = mel_tokens(audio[self.family.audio_inputs[0]], windows.lengths, rate)
@@ -404,9 +409,48 @@ class Attached:
                 kept = [row[0] for row in rows]
             for k, i in enumerate(members):
                 out[i], report.after[i], report.plans[i] = kept[k], len(kept[k]), plans[k]
+        return [tokens for tokens in out if tokens is not None], clips, self._reported(report)
+
+    def _merged_inside(
+        self, windows: Windows, clips: list[ClipSpan], spared: float
+    ) -> tuple[list[Tensor], list[ClipSpan], Report]:
+        """Merge frames before an encoder layer, window by window since attention stays within them, and go on."""
+        method, layer, frames = self.method, self.method.layer, windows.frames
+        assert layer is not None and frames is not None
+        x = windows.tokens.split(frames)
+        alike: dict[tuple[int, int], list[int]] = {}  # windows of so many frames that are to have so many tokens
+        for clip in clips:
+            # the clip's count is that of its length; its windows share it, and a last one of few frames may have none
+            ends = [0, *map(method.num_tokens, accumulate(windows.lengths[clip.first : clip.last]))]
+            for w, (start, end) in enumerate(pairwise(ends), clip.first):
+                alike.setdefault((frames[w], end - start), []).append(w)
+        rate = float(FRAMES_PER_TOKEN * self.family.rate(self.model.config))
+        plans: dict[int, Plan] = {}
+        for (n, m), members in alike.items():
+            stack = torch.stack([x[w] for w in members])
+            if m:
+                plan = method.assign(stack.detach(), m, Clip(rate))
+            else:
+                plan = Plan(torch.full((len(members), n), -1, device=stack.device), 0)
+            plans |= {w: plan.row(k) for k, w in enumerate(members)}
+        heard = [w for w, plan in sorted(plans.items()) if plan.m]
+        merged = [plans[w].apply(x[w][None])[0] for w in heard]
+        sizes = [plans[w].sizes()[0] for w in heard]
+        tokens = dict(zip(heard, self.family.finish_encoding(self.model, layer, merged, sizes), strict=True))
+        out: list[Tensor] = []
+        whole: list[Plan | None] = []
+        for clip in clips:
+            mine = range(clip.first, clip.last)
+            out.append(torch.cat([tokens[w] for w in mine if w in tokens]))
+            whole.append(Plan.joined([plans[w] for w in mine], FRAMES_PER_TOKEN))
+        counts = [len(one) for one in out]
+        report = Report([clip.n for clip in clips], counts, whole, method.positions, method.sizes, spared)
+        return out, clips, self._reported(report)
+
+    def _reported(self, report: Report) -> Report:
         self.last = report
-        log.info("audio tokens %d → %d (%s)", sum(report.before), sum(report.after), method.spec)
-        return [tokens for tokens in out if tokens is not None], clips, report
+        log.info("audio tokens %d → %d (%s)", sum(report.before), sum(report.after), self.method.spec)
+        return report
 
     def _encode(self, audio: dict[str, Any], ids: Tensor, site: str, scores: bool) -> tuple[Windows, float]:
         """The encoder's windows, and the seconds that they took if they were there already."""

@@ -41,7 +41,7 @@ from fewhertz.plan import Plan
 
 _LAYOUT = "_fewhertz_layout"  # attribute of a cache
 # The least float16: any autocast keeps it finite, and rows of padding free of NaN.
-_HIDDEN = -65504.0
+HIDDEN = -65504.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def lay_out(
         if clip.start + clip.n == positions.shape[-1]:
             # decoding goes on from the last token: where that is audio, from the end of what it stands for
             when[..., clip.row, places.stop - 1] = positions[..., clip.row, -1]
-        much[clip.row, places] = plan.sizes()[0].log().to(much)
+        much[clip.row, places] = (plan.sizes()[0] / plan.per).log().to(much)
     much = trim.apply(much, 0)
     axes = when if when.dim() == 3 else when[None]
     when = torch.stack([trim.apply(axis, 0) for axis in axes]).view(*when.shape[:-1], -1)
@@ -185,7 +185,7 @@ def _sized_mask(log_sizes: Tensor, dtype: torch.dtype, **kwargs: Any) -> Float[T
     # what was generated stands for itself, and so does the empty end of a static cache
     log_sizes = pad(log_sizes, (0, max(0, past_end - log_sizes.shape[1])))[:, first:past_end]
     log_sizes = log_sizes.repeat_interleave(kwargs["batch_size"] // len(log_sizes), dim=0)  # beams
-    return torch.where(allowed, log_sizes[:, None, None].to(allowed.device, dtype), _HIDDEN)
+    return torch.where(allowed, log_sizes[:, None, None].to(allowed.device, dtype), HIDDEN)
 
 
 class _Mask:

@@ -52,6 +52,11 @@ def seconds(default: float) -> Any:
     return field(default=default, metadata={"unit": "s"})
 
 
+def layer_of(site: str) -> int | None:
+    """The encoder layer k of a site `"encoder.k"`; `None`: another site."""
+    return int(site.removeprefix("encoder.")) if "." in site else None
+
+
 def _fraction(value: Any, what: str) -> Fraction:
     try:
         if isinstance(value, str) and "/" not in value:
@@ -76,7 +81,8 @@ class Method:
             methods that have a price (`priced`).
         min: least audio tokens per second under a tolerance, in Hz.
         max: most of them.
-        site: where the method acts: `"llm"` (the LLM's input space, after the projector) or `"encoder"` (before it).
+        site: where the method acts: `"llm"` (the LLM's input space, after the projector), `"encoder"` (before it) or
+            `"encoder.k"` (on the frames before layer k of the encoder, from 0: the layers from k on run on fewer).
         positions: positions that the LLM gives tokens (fewhertz.corrections): `"packed"`, one after the other, or
             `"time"`, the mean position of what it stands for. For the attachment: `assign` has no use for it.
         sizes: whether attention counts how many tokens a token stands for (fewhertz.corrections). Likewise.
@@ -90,7 +96,7 @@ class Method:
     tolerance: float | None = None
     min: Fraction | None = None
     max: Fraction | None = None
-    site: Literal["llm", "encoder"] = "llm"
+    site: str = "llm"
     positions: Positions = "packed"
     sizes: bool = False
 
@@ -132,8 +138,8 @@ class Method:
             if rate <= 0:
                 raise ValueError(f"rate is in audio tokens per second and above 0, got {shown(str(self.rate))}")
             object.__setattr__(self, "rate", rate)
-        if self.site not in ("llm", "encoder"):
-            raise ValueError(f'site is "llm" or "encoder", got {self.site!r}')
+        if _SITE.fullmatch(self.site) is None:
+            raise ValueError(f'site is "llm", "encoder" or "encoder.k" with a layer k, got {shown(self.site)}')
         self._check_presentation()
 
     def _check_tolerance(self) -> None:
@@ -155,6 +161,11 @@ class Method:
                 object.__setattr__(self, name, value)
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min is at most max, got {_decimal(self.min)} Hz and {_decimal(self.max)} Hz")
+
+    @property
+    def layer(self) -> int | None:
+        """The encoder layer that it acts before; `None`: behind the encoder."""
+        return layer_of(self.site)
 
     def _check_presentation(self) -> None:
         if self.positions not in ("packed", "time"):
@@ -365,15 +376,9 @@ class Chain(Method):
         return f"{self.first.spec} then {self.second.spec}{self._suffixes}"
 
 
-_NOT_IN_BRACKETS = (
-    "keep",
-    "rate",
-    "tolerance",
-    "min",
-    "max",
-    "positions",
-    "sizes",
-)  # a spec writes them behind its parameters
+# a spec writes them behind its parameters
+_NOT_IN_BRACKETS = ("keep", "rate", "tolerance", "min", "max", "positions", "sizes")
+_SITE = re.compile(r"llm|encoder(\.\d{1,3})?")
 _SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
 
 

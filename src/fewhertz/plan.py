@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int
@@ -23,11 +24,14 @@ class Plan:
             has at least one member.
         m: number of output tokens.
         weight: share of each input token in its output token, summing to 1 within each; `None` means equal shares.
+        per: input tokens that make one audio token of the uncompressed model: 2 where they are frames of an encoder
+            that averages pairs of them, else 1.
     """
 
     group: Int[Tensor, "b n"]
     m: int
     weight: Float[Tensor, "b n"] | None = None
+    per: int = 1
 
     @classmethod
     def identity(cls, b: int, n: int, device: torch.device | str | None = None) -> Plan:
@@ -59,6 +63,20 @@ class Plan:
         renumbered = rank.gather(1, group.clamp_min(0)).masked_fill(group < 0, -1)
         return cls(renumbered, m, weight)
 
+    @classmethod
+    def joined(cls, plans: list[Plan], per: int) -> Plan:
+        """Plans of pieces of one clip (`b = 1`), one behind the other."""
+        ends = accumulate([plan.m for plan in plans], initial=0)
+        group = [torch.where(p.group < 0, -1, p.group + end) for p, end in zip(plans, ends, strict=False)]
+        weighted = any(plan.weight is not None for plan in plans)
+        weight = torch.cat([plan.shares() for plan in plans], dim=1) if weighted else None
+        return cls(torch.cat(group, dim=1), sum(plan.m for plan in plans), weight, per)
+
+    def row(self, k: int) -> Plan:
+        """The plan of one clip (`b = 1`)."""
+        weight = None if self.weight is None else self.weight[k : k + 1]
+        return Plan(self.group[k : k + 1], self.m, weight, self.per)
+
     @property
     def n(self) -> int:
         """Number of input tokens."""
@@ -87,14 +105,16 @@ class Plan:
         return out.scatter_add(1, self._slots, positions)[:, : self.m] / self.sizes()
 
     def centres(self) -> Float[Tensor, "b m"]:
-        """Mean input position of the members of each output token, in input tokens."""
-        return self._means().float()
+        """Mean position of the members of each output token, in audio tokens of the uncompressed model."""
+        means = self._means()
+        # the first frame of a pair stands a quarter of a token before the pair's own place
+        return (means if self.per == 1 else (means + 0.5) / self.per - 0.5).float()
 
     def spans(self, rate: float) -> Float[Tensor, "b m 2"]:
         """Start and end in seconds of what each output token stands for.
 
         Args:
-            rate: audio tokens per second before the plan, in Hz.
+            rate: input tokens per second, in Hz.
         """
         return torch.stack([self._positions("amin"), self._positions("amax") + 1], dim=-1).float() / rate
 
@@ -107,8 +127,7 @@ class Plan:
 
     def rows(self) -> list[Plan]:
         """The plan of each clip."""
-        weights = [None] * len(self.group) if self.weight is None else [*self.weight.split(1)]
-        return [Plan(group, self.m, weight) for group, weight in zip(self.group.split(1), weights, strict=True)]
+        return [self.row(k) for k in range(len(self.group))]
 
     def is_identity(self) -> bool:
         """Whether every token stays itself, so that `apply` returns its input bit for bit."""

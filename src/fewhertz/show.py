@@ -67,7 +67,7 @@ def picture(wave: Float[np.ndarray, " samples"], rate: int, plan: Plan, token_ra
         wave: mono audio.
         rate: its samples per second, in Hz.
         plan: of one clip (`b = 1`).
-        token_rate: audio tokens per second before the plan, in Hz.
+        token_rate: the plan's input tokens per second, in Hz.
         title: of the picture.
     """
     need_matplotlib()
@@ -189,11 +189,11 @@ def show(model: Any, processor: Any, file: str | Path, out: str | Path) -> Plan:
     (plan,) = handle.last.plans
     if plan is None:
         raise ValueError(f"{handle.asked.spec} is learned and has no plan to draw")
-    token_rate = float(handle.family.rate(model.config))
-    seconds = len(wave) / rate
+    token_rate = plan.per * float(handle.family.rate(model.config))
+    seconds, before = len(wave) / rate, handle.last.before[0]
     title = (
-        f"{Path(file).name}, {seconds:.1f} s: {handle.asked.spec}, {plan.n} → {plan.m} audio tokens "
-        f"({plan.n / seconds:.3g} → {plan.m / seconds:.3g} Hz)"
+        f"{Path(file).name}, {seconds:.1f} s: {handle.asked.spec}, {before} → {plan.m} audio tokens "
+        f"({before / seconds:.3g} → {plan.m / seconds:.3g} Hz)"
     )
     picture(wave, rate, plan, token_rate, title).savefig(out)
     return plan

@@ -10,19 +10,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fewhertz.families import whisper
 from fewhertz.families.base import MEL_HZ, Config, Family, Windows, inputs_of
+from fewhertz.families.whisper import WhisperTower, before
+from fewhertz.method import layer_of
 from fewhertz.scores import attention_received, token_means
 
 
-class AudioFlamingo3(Family, name="audio-flamingo-3"):
+class AudioFlamingo3(WhisperTower, Family, name="audio-flamingo-3"):
     """Whisper encoder at 50 Hz, average pooling to 25 Hz, two linear layers, Qwen2. Windows of 30 s, up to 600 s."""
 
     model_classes = ("AudioFlamingo3ForConditionalGeneration",)
     model_types = ("audioflamingo3",)
     audio_inputs = ("input_features", "input_features_mask")
     max_seconds = 600.0
-    padding = "masked"
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(MEL_HZ, 4)
@@ -39,9 +39,12 @@ class AudioFlamingo3(Family, name="audio-flamingo-3"):
         lengths = frames // 2
         steps = (audio["input_features"].shape[-1] - 1) // 2 + 1
         valid = torch.arange(steps, device=frames.device) < frames[:, None]
-        layer = core.audio_tower.layers[-1].self_attn
+        full = core.config.audio_config.max_source_positions // 2
+        if (layer := layer_of(site)) is not None:
+            hidden = before(core.audio_tower, layer)(**audio).last_hidden_state
+            return self.frames_of(hidden, frames, lengths, full)
         with (
-            attention_received(layer, valid) if scores else nullcontext() as received,
+            attention_received(core.audio_tower.layers[-1].self_attn, valid) if scores else nullcontext() as received,
             inputs_of(core.multi_modal_projector) as projected,
         ):
             tokens = self.features(core, audio, input_ids)
@@ -52,15 +55,6 @@ class AudioFlamingo3(Family, name="audio-flamingo-3"):
         return Windows(
             tokens=tokens,
             lengths=lengths.tolist(),
-            full=core.config.audio_config.max_source_positions // 2,
+            full=full,
             scores=token_means(received.scores, 2)[real.to(tokens.device)] if received else None,
         )
-
-    def trimmed(
-        self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"]
-    ) -> tuple[nn.Module, dict[str, Any]]:
-        return whisper.trimmed(model, audio, "input_features_mask")
-
-    def project(self, model: nn.Module, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
-        core: Any = model.base_model
-        return core.multi_modal_projector(tokens)

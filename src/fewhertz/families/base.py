@@ -42,17 +42,19 @@ class Windows:
     """Encoded audio: the encoder's windows, one after the other without padding, in the order of the placeholders.
 
     Args:
-        tokens: audio tokens at the method's site.
-        lengths: audio tokens of each window; they add up to n.
+        tokens: audio tokens at the method's site; before an encoder layer, frames.
+        lengths: audio tokens of each window; they add up to n, where the tokens are no frames.
         full: audio tokens of a full window. A full window and the one that follows it without text between them
             are the same clip. None: a window is a clip, whatever its length.
         scores: attention received by each token (`scores.column_sums`), where it was asked for.
+        frames: of each window, where the tokens are frames; they add up to n.
     """
 
     tokens: Float[Tensor, "n d"]
     lengths: list[int]
     full: int | None
     scores: Float[Tensor, " n"] | None = None
+    frames: list[int] | None = None
 
 
 class Family:
@@ -72,6 +74,8 @@ class Family:
     # What the encoder does with the padding behind a clip. "masked": computes it and hides it from the clip, so it can
     # be trimmed. "heard": attends to it, so it cannot. "left out": computes valid frames alone.
     padding: ClassVar[Literal["masked", "heard", "left out"]] = "heard"
+    # why there is no site "encoder.k"; None: there is
+    not_inside: ClassVar[str | None] = "its encoder does not mask its padding, or attends within blocks of frames"
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -92,12 +96,32 @@ class Family:
         learned = type(method).forward is not Method.forward and type(method).assign is Method.assign
         if learned and (method.positions == "time" or method.sizes):
             raise no_plan(method)
-        if method.site not in self.sites:
+        if method.layer is not None:
+            self._check_inside(method, method.layer, config)
+        elif method.site not in self.sites:
             raise ValueError(
                 f"{self.name} can be compressed at {' or '.join(self.sites)} only: "
                 "its projector joins several encoder frames into one audio token"
             )
         return method.at(self.rate(config))
+
+    def _check_inside(self, method: Method, layer: int, config: Config) -> None:
+        if self.not_inside is not None:
+            raise ValueError(f"{self.name} cannot be compressed inside its encoder: {self.not_inside}")
+        layers = config.audio_config.num_hidden_layers
+        if layer >= layers:
+            raise ValueError(
+                f"{self.name} cannot be compressed at {method.site}: its encoder has layers 0 to {layers - 1}"
+            )
+        why = None
+        if not method.fixed_budget:
+            why = "its count follows the content, and a price is one for audio tokens, not for frames"
+        elif "scores" in method.needs:
+            why = "it needs the scores of the encoder's last layer, which has not run there"
+        elif type(method).assign is Method.assign:
+            why = "only a method that writes a plan does: no chain, none that is learned"
+        if why is not None:
+            raise ValueError(f"{method.name} cannot act at {method.site}: {why}")
 
     def check_trim(self, trim: bool | None) -> None:
         """Raise `ValueError` where `trim` is asked for and would change the audio tokens."""
@@ -120,7 +144,7 @@ class Family:
             model: the model, its LLM and head included.
             audio: the arguments of the call named in `audio_inputs`.
             input_ids: the prompts, every placeholder in place.
-            site: `"llm"`: tokens after the projector; `"encoder"`: before it.
+            site: `"llm"`: tokens after the projector; `"encoder"`: before it; `"encoder.k"`: frames before layer k.
             scores: whether to capture attention received in the last encoder layer, at the LLM's rate.
 
         Raises:
@@ -144,6 +168,26 @@ class Family:
 
     def project(self, model: nn.Module, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
         """Bring tokens of the site `"encoder"` into the LLM's input space."""
+        raise NotImplementedError
+
+    def finish_encoding(
+        self,
+        model: nn.Module,
+        layer: int,
+        windows: list[Float[Tensor, "_ d"]],
+        sizes: list[Int[Tensor, " _"]],
+    ) -> list[Float[Tensor, "_ e"]]:
+        """Bring merged frames of the site `"encoder.k"` through the layers from `layer` on into the LLM's input space.
+
+        Args:
+            model: the model.
+            layer: the first layer that they run through.
+            windows: merged frames of each window, at least one.
+            sizes: frames that each of them stands for: log s is added to its attention logits.
+
+        Raises:
+            NotImplementedError: where the encoder runs another kernel than sdpa or eager.
+        """
         raise NotImplementedError
 
     def refuse(self, model: nn.Module, call: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ class MusicFlamingo(AudioFlamingo3, name="music-flamingo"):
     model_classes = ("MusicFlamingoForConditionalGeneration",)
     model_types = ("musicflamingo",)
     max_seconds = 1200.0
+    not_inside = "its time embeddings stand behind the encoder, at whole windows of audio tokens"
 
     def trimmed(
         self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"]

@@ -7,22 +7,22 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from fewhertz.families import whisper
 from fewhertz.families.base import MEL_HZ, Config, Family, Windows
+from fewhertz.families.whisper import WhisperTower, before
+from fewhertz.method import layer_of
 from fewhertz.scores import attention_received, token_means
 
 
-class Qwen2Audio(Family, name="qwen2-audio"):
+class Qwen2Audio(WhisperTower, Family, name="qwen2-audio"):
     """Whisper encoder at 50 Hz, average pooling to 25 Hz, one linear layer, Qwen2. A clip is one 30 s window."""
 
     model_classes = ("Qwen2AudioForConditionalGeneration",)
     model_types = ("qwen2_audio",)
     audio_inputs = ("input_features", "feature_attention_mask")
     max_seconds = 30.0
-    padding = "masked"
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(MEL_HZ, 4)
@@ -33,7 +33,8 @@ class Qwen2Audio(Family, name="qwen2-audio"):
         from transformers.masking_utils import create_bidirectional_mask
 
         core: Any = model.base_model
-        tower = core.audio_tower
+        layer = layer_of(site)
+        tower = core.audio_tower if layer is None else before(core.audio_tower, layer)
         features = audio["input_features"].to(tower.device)
         frames = (audio["feature_attention_mask"].to(tower.device).sum(-1) - 1) // 2 + 1
         lengths = frames // 2
@@ -43,9 +44,12 @@ class Qwen2Audio(Family, name="qwen2-audio"):
         embeddings: Any = core.get_input_embeddings()
         dummy = torch.zeros(len(valid), steps, 1, dtype=embeddings.weight.dtype, device=valid.device)
 
+        scores = scores and layer is None  # those of the last layer, which has not run before another
         with attention_received(tower.layers[-1].self_attn, valid) if scores else nullcontext() as received:
             mask = create_bidirectional_mask(config=tower.config, inputs_embeds=dummy, attention_mask=valid.long())
             hidden = tower(features, attention_mask=mask).last_hidden_state
+        if layer is not None:
+            return self.frames_of(hidden, frames, lengths, None)
         real = torch.arange(steps // 2, device=lengths.device) < lengths[:, None]
         # the projector runs on whole windows, as in the stock model: other shapes may round differently
         tokens = hidden if site == "encoder" else core.multi_modal_projector(hidden)
@@ -55,12 +59,3 @@ class Qwen2Audio(Family, name="qwen2-audio"):
             full=None,
             scores=token_means(received.scores, 2)[real] if received else None,
         )
-
-    def trimmed(
-        self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"]
-    ) -> tuple[nn.Module, dict[str, Any]]:
-        return whisper.trimmed(model, audio, "feature_attention_mask")
-
-    def project(self, model: nn.Module, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
-        core: Any = model.base_model
-        return core.multi_modal_projector(tokens)

@@ -1,17 +1,22 @@
-"""Whisper towers that mask their padding: Qwen2-Audio's and Audio Flamingo's. They can read valid frames alone.
+"""Whisper towers that mask their padding: Qwen2-Audio's and Audio Flamingo's. They can run on fewer frames.
 
 A clip of 5 s is padded to 30 s and the padding hidden from attention: the layers compute it for nothing. `trimmed`
-cuts it off before the tower, whose own forward then runs on what is left.
+cuts it off before the tower, whose own forward then runs on what is left. And the later layers can run on merged
+frames (site `"encoder.k"`): the tower's own forward ends `before` layer k, `after` runs the rest.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from fewhertz.corrections import HIDDEN
+from fewhertz.families.base import Windows
 
 REACH = 2  # mel frames behind the last valid one that its encoder frame sees through both convolutions
 STEP = 16  # mel frames: cuts come in eights of encoder frames, as kernels on GPUs like them
@@ -43,17 +48,104 @@ def shallow(module: Any, **children: nn.Module) -> Any:
     return other
 
 
-def shortened(tower: Any, frames: int) -> Any:
-    """The tower for windows of `frames` encoder frames, on the same weights."""
-    other = shallow(tower, embed_positions=_FirstRows(tower.embed_positions, frames))
+def _tower(tower: Any, **children: nn.Module) -> Any:
+    """The tower on the same weights, but for some of its children, and with a configuration of its own."""
+    other = shallow(tower, **children)
     # its submodules have accelerate's hooks of their own; the tower's would call the tower that was copied
     for name in ("forward", "_old_forward", "_hf_hook"):
         other.__dict__.pop(name, None)
     other.config = copy.copy(tower.config)
-    other.config.max_source_positions = frames
     # hooks that record them would be put on the shared layers at every call
     other.config.output_hidden_states = other.config.output_attentions = False
     return other
+
+
+def _known(tower: Any) -> bool:
+    """Whether the tower's class says what a call of it does: nobody has wrapped it, but accelerate may have."""
+    return "embed_positions" in tower._modules and ("forward" not in tower.__dict__ or hasattr(tower, "_hf_hook"))
+
+
+def shortened(tower: Any, frames: int) -> Any:
+    """The tower for windows of `frames` encoder frames, on the same weights."""
+    other = _tower(tower, embed_positions=_FirstRows(tower.embed_positions, frames))
+    other.config.max_source_positions = frames
+    return other
+
+
+def before(tower: Any, layer: int) -> Any:
+    """The tower up to layer `layer`, on the same weights: its output are the frames that the layer would read.
+
+    Raises:
+        NotImplementedError: where somebody has wrapped the tower's `forward`.
+    """
+    if not _known(tower):
+        raise NotImplementedError("the audio encoder's forward is wrapped: nothing can be merged inside it")
+    return _tower(tower, layers=tower.layers[:layer], avg_pooler=nn.Identity(), layer_norm=nn.Identity())
+
+
+def after(
+    tower: Any, layer: int, windows: list[Float[Tensor, "_ d"]], sizes: list[Int[Tensor, " _"]]
+) -> Float[Tensor, "windows longest d"]:
+    """The layers from `layer` on, over merged frames of each window; no pairs are averaged behind them.
+
+    log s is added to the attention logits of a frame that stands for s (fewhertz.corrections).
+
+    Raises:
+        NotImplementedError: where the encoder runs another kernel than sdpa or eager.
+    """
+    kernel = tower.config._attn_implementation
+    if kernel not in ("sdpa", "eager"):
+        raise NotImplementedError(
+            f"frames are merged before layers of sdpa or eager attention, the audio encoder runs {kernel!r}: "
+            "load the model with attn_implementation={'audio_config': 'sdpa'}"
+        )
+    hidden = pad_sequence(windows, batch_first=True)
+    much = pad_sequence([one.float().log().to(hidden) for one in sizes], batch_first=True, padding_value=HIDDEN)
+    mask = much[:, None, None].expand(-1, 1, hidden.shape[1], -1)
+    for one in tower.layers[layer:]:
+        hidden = one(hidden, mask)
+    return tower.layer_norm(hidden)
+
+
+class WhisperTower:
+    """What Qwen2-Audio and Audio Flamingo 3 share of `Family`; goes before it."""
+
+    padding: ClassVar[Literal["masked", "heard", "left out"]] = "masked"
+    not_inside: ClassVar[str | None] = None
+    audio_inputs: ClassVar[tuple[str, ...]]
+
+    def trimmed(
+        self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"]
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """See `Family`."""
+        return trimmed(model, audio, self.audio_inputs[1])
+
+    def project(self, model: nn.Module, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
+        """See `Family`."""
+        core: Any = model.base_model
+        return core.multi_modal_projector(tokens)
+
+    def finish_encoding(
+        self,
+        model: nn.Module,
+        layer: int,
+        windows: list[Float[Tensor, "_ d"]],
+        sizes: list[Int[Tensor, " _"]],
+    ) -> list[Float[Tensor, "_ e"]]:
+        """See `Family`."""
+        core: Any = model.base_model
+        tokens = self.project(model, after(core.audio_tower, layer, windows, sizes))
+        return [row[: len(one)] for row, one in zip(tokens, windows, strict=True)]
+
+    @staticmethod
+    def frames_of(
+        hidden: Float[Tensor, "w t d"], frames: Int[Tensor, " w"], lengths: Int[Tensor, " w"], full: int | None
+    ) -> Windows:
+        """Encoder frames of the windows that have a token."""
+        frames = frames.where(lengths > 0, 0)
+        real = torch.arange(hidden.shape[1], device=frames.device) < frames[:, None]
+        tokens = hidden[real.to(hidden.device)]
+        return Windows(tokens=tokens, lengths=lengths.tolist(), full=full, frames=frames.tolist())
 
 
 def trimmed(model: Any, audio: dict[str, Any], mask: str) -> tuple[Any, dict[str, Any]]:
@@ -70,8 +162,7 @@ def trimmed(model: Any, audio: dict[str, Any], mask: str) -> tuple[Any, dict[str
     """
     core, features, lengths = model.base_model, audio["input_features"], audio[mask].sum(-1)
     tower = core.audio_tower
-    known = "embed_positions" in tower._modules and ("forward" not in tower.__dict__ or hasattr(tower, "_hf_hook"))
-    if not known or not len(features):  # somebody has wrapped the tower: it reads whole windows
+    if not _known(tower) or not len(features):  # wrapped: it reads whole windows
         return model, audio
     full = 2 * tower.config.max_source_positions
     width = cut_of(lengths, full)

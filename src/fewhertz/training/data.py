@@ -96,7 +96,8 @@ class Encoded:
         with torch.no_grad():
             windows = family.encode(net, sound, inputs["input_ids"], site, scores)
         scores_of = None if windows.scores is None else windows.scores.cpu()
-        windows = Windows(windows.tokens.cpu(), windows.lengths, windows.full, scores_of)  # a GPU has less room
+        # a GPU has less room
+        windows = Windows(windows.tokens.cpu(), windows.lengths, windows.full, scores_of, windows.frames)
         if not sum(windows.lengths):
             raise ValueError("the audio is too short for a single audio token")
         mask = inputs.get("attention_mask")
@@ -116,7 +117,8 @@ class Encoded:
             with safe_open(file, "pt") as held:
                 tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 (no dictionary)
                 layout = json.loads(held.metadata()["windows"])
-            windows = Windows(tensors["tokens"], layout["lengths"], layout["full"], tensors.get("scores"))
+            kept = (tensors["tokens"], layout["lengths"], layout["full"], tensors.get("scores"), layout.get("frames"))
+            windows = Windows(*kept)
             return cls(tensors["ids"].to(place), windows)
         except (SafetensorError, ValueError, KeyError, TypeError):
             raise ValueError(f"{file} is damaged: remove it") from None
@@ -128,7 +130,7 @@ class Encoded:
         tensors = {"ids": self.ids.cpu(), "tokens": self.windows.tokens}
         if self.windows.scores is not None:
             tensors["scores"] = self.windows.scores
-        layout = json.dumps({"lengths": self.windows.lengths, "full": self.windows.full})
+        layout = json.dumps({name: getattr(self.windows, name) for name in ("lengths", "full", "frames")})
         replace(file, save({name: one.contiguous() for name, one in tensors.items()}, {"windows": layout}))
 
     @property
@@ -179,6 +181,7 @@ class EncodedAudio:
             [n for one in several for n in one.lengths],
             several[0].full,
             torch.cat([one.scores for one in several if one.scores is not None]).to(place) if scores else None,
+            None if several[0].frames is None else [n for one in several for n in one.frames or ()],
         )
 
     def _encoded(self, sample: int, site: str, scores: bool) -> Encoded:
