@@ -325,10 +325,10 @@ class _Runner:
             if not again or (wrong == "length" and self.max_new_tokens is not None):
                 found.append([_of(reply, window.start, window.end, [wrong] if wrong else [])])
             else:
-                found.append(self._halved(window, wave, cut))
+                found.append(self._halved(window, wave, cut, reply))
         return found
 
-    def _halved(self, window: Window, wave: Wave, cut: int) -> list[Segment] | str:
+    def _halved(self, window: Window, wave: Wave, cut: int, spent: Reply) -> list[Segment] | str:
         rate = sample_rate(self.processor)
         parts = [wave[:cut], wave[cut:]]
         middle = min(max(window.offset + cut / rate, window.start), window.end)
@@ -339,7 +339,12 @@ class _Runner:
                 return reply
             wrong = self._wrong(reply, len(part) / rate)
             found.append(_of(reply, start, end, ["halved", wrong] if wrong else ["halved"]))
-        return found
+        # what the answer took that is not used is told with the first half's
+        took = {key: getattr(spent, key) for key in ("new_tokens", "encode", "prefill", "decode")}
+        first = found[0].reply
+        assert first is not None
+        together = {key: value + getattr(first, key) for key, value in took.items()}
+        return [replace(found[0], reply=replace(first, **together)), *found[1:]]
 
     def _wrong(self, reply: Reply, seconds: float) -> str:
         """What is wrong with an answer, as a flag; empty: nothing."""
