@@ -256,7 +256,7 @@ def _ends(model: Any, processor: Any) -> set[int]:
     return (known | (set(own) if isinstance(own, list) else {own})) - {None}
 
 
-def whole(source: audio.Source, rate: int, family: Family, *, source_rate: int | None = None) -> Wave:
+def read_whole(source: audio.Source, rate: int, family: Family, *, source_rate: int | None = None) -> Wave:
     """Audio as one piece.
 
     Raises:

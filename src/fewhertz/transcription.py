@@ -16,7 +16,7 @@ from fewhertz.errors import one_line
 from fewhertz.families import family_of
 from fewhertz.files import Journal, Record, read_journal
 from fewhertz.method import Method, parse
-from fewhertz.run import Reply, Wave, sample_rate, whole
+from fewhertz.run import Reply, Wave, read_whole, sample_rate
 from fewhertz.windows import Window, halves, windows
 
 Chunk: TypeAlias = float | Literal["auto"] | None
@@ -251,7 +251,7 @@ def _items(
         number, done, error = 0, 0.0, None
         try:
             if seconds is None:
-                wave = whole(file, rate, family_of(model), source_rate=source_rate)
+                wave = read_whole(file, rate, family_of(model), source_rate=source_rate)
                 length = len(wave) / rate
                 found: Iterable[Window] = [Window(0.0, length, wave, 0.0, length)]
             else:
