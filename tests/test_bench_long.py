@@ -34,6 +34,24 @@ def test_quick_run_and_the_committed_result(bench: ModuleType, tmp_path: Path) -
         assert [row["batch_size"] for row in result["speed"]] == [1, asked["batch_size"]]
 
 
+def test_the_guides_figures_are_those_of_the_file() -> None:
+    result = json.loads(RESULT.read_text("utf-8"))
+    guide = " ".join((RESULT.parents[2] / "docs" / "guide.md").read_text("utf-8").split())
+    whole, method = (row for row in result["recordings"] if row["minutes"] > 10)
+    figures = [
+        f"{whole['clips']} synthetic dev sentences",
+        f"WER {whole['wer_joined']:.1f} % joined, {whole['wer_alone']:.1f} % alone",
+        f"`{method['method']}` {method['wer_joined']:.1f} % and {method['wer_alone']:.1f} %",
+        f"At {whole['seams']} seams {whole['words_lost']} words were lost ({method['words_lost']} with the method)",
+        f"within {whole['median_error_s']:.3f} s",
+        f"{whole['beyond_1_s']} of {whole['edges']} were off by more than 1 s",
+        f"{1 / result['speed'][1]['over_one']:.2f} times the processor time",
+    ]
+    assert [one for one in figures if one not in guide] == []
+    assert not whole["words_doubled"] and not method["words_doubled"]
+    assert not whole["new_tokens_in_loops"] and whole["within_a_clip"] > whole["beyond_1_s"] / 2
+
+
 def test_words_are_aligned_by_the_fewest_errors(bench: ModuleType) -> None:
     for truth, said, wrong in (("a b c d", "a c d", 1), ("a b", "a x b y", 2), ("", "a", 1), ("a b c", "b", 2)):
         pairs = bench.align(truth.split(), said.split())
