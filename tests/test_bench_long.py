@@ -86,4 +86,6 @@ def test_times_are_of_the_clips_that_a_window_holds(bench: ModuleType) -> None:
     placed = [bench.Placed(1.0, 2.0, ["a"]), bench.Placed(3.0, 4.0, ["b"])]
     found = bench.times(placed, [Segment(1.1, 4.0, "a b", **REPLY), Segment(5.0, 6.0, "")])
     assert found["edges"] == 2 and found["largest_error_s"] == pytest.approx(0.1) and not found["within_a_clip"]
-    assert bench.times(placed, [Segment(1.0, 3.2, "a", **REPLY)])["within_a_clip"] == 1
+    cut = bench.times(placed, [Segment(1.0, 3.2, "a", **REPLY), Segment(3.2, 4.0, "b", **REPLY)])
+    assert cut["edges"] == cut["within_a_clip"] == 2 and cut["largest_error_s"] == 0
+    assert bench.times(placed, [Segment(1.0, 3.2, "a", **REPLY)])["largest_error_s"] == pytest.approx(0.8)
