@@ -22,6 +22,8 @@ from .config import RUNS, SHIPPED, SIZES
 from .model import model_config
 
 MAX_BYTES = 25_000_000
+# longest window of a long recording, by dev clips with pauses; of a model that heard longer ones, measure it again
+COMFORTABLE_SECONDS = 4.0
 MAX_NEW_TOKENS = 256  # the default of `generate`: more than 30 s of fast speech needs
 
 
@@ -42,6 +44,7 @@ def shipped_config(config: Qwen2AudioConfig) -> Qwen2AudioConfig:
     config.architectures = ["Qwen2AudioForConditionalGeneration"]
     # half precision is for the bytes of the package alone: processors compute in it slowly, if at all
     config.dtype = torch.float32
+    config.comfortable_seconds = COMFORTABLE_SECONDS
     return config
 
 

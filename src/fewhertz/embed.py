@@ -45,7 +45,7 @@ from fewhertz.errors import one_line
 from fewhertz.families import family_of
 from fewhertz.families.base import Family
 from fewhertz.files import Journal, Record, read_journal, replace, safe_name, sha256_of
-from fewhertz.run import Wave, request, sample_rate, whole
+from fewhertz.run import Wave, read_whole, request, sample_rate
 
 FORMAT = 1
 JOURNAL = "embeddings.jsonl"
@@ -239,7 +239,7 @@ def _todo(
 def _waves(file: str | Path, rate: int, family: Family, chunk: float | None) -> Iterator[tuple[Wave, bool]]:
     """The windows of a file, and whether it ends with each."""
     if chunk is None:
-        yield whole(file, rate, family), True
+        yield read_whole(file, rate, family), True
         return
     wave = None
     for block in audio.chunks(file, chunk, rate):

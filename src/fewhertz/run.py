@@ -186,7 +186,7 @@ def reply(
 class _Loops:
     """Stopping criterion: the last tokens of a row are one block of at most 12, over and over, for 16 or more."""
 
-    LONGEST, LEAST, TIMES = 12, 16, 4
+    LONGEST, LEAST, TIMES, EVERY = 12, 16, 4, 4
 
     def __init__(self, ends: set[int]) -> None:
         self.ends, self.start, self.found = torch.tensor(sorted(ends)), 0, torch.zeros(0, dtype=torch.bool)
@@ -196,6 +196,8 @@ class _Loops:
             self.start = ids.shape[1] - 1
             self.found, self.ends = torch.zeros_like(ids[:, 0], dtype=torch.bool), self.ends.to(ids.device)
         new = ids[:, self.start :]
+        if new.shape[1] % self.EVERY:
+            return self.found
         for period in range(1, self.LONGEST + 1):
             span = max(self.LEAST, self.TIMES * period)
             if new.shape[1] < span:
@@ -254,7 +256,7 @@ def _ends(model: Any, processor: Any) -> set[int]:
     return (known | (set(own) if isinstance(own, list) else {own})) - {None}
 
 
-def whole(source: audio.Source, rate: int, family: Family, *, source_rate: int | None = None) -> Wave:
+def read_whole(source: audio.Source, rate: int, family: Family, *, source_rate: int | None = None) -> Wave:
     """Audio as one piece.
 
     Raises:

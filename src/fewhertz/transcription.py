@@ -16,7 +16,7 @@ from fewhertz.errors import one_line
 from fewhertz.families import family_of
 from fewhertz.files import Journal, Record, read_journal
 from fewhertz.method import Method, parse
-from fewhertz.run import Reply, Wave, sample_rate, whole
+from fewhertz.run import Reply, Wave, read_whole, sample_rate
 from fewhertz.windows import Window, halves, windows
 
 Chunk: TypeAlias = float | Literal["auto"] | None
@@ -251,7 +251,7 @@ def _items(
         number, done, error = 0, 0.0, None
         try:
             if seconds is None:
-                wave = whole(file, rate, family_of(model), source_rate=source_rate)
+                wave = read_whole(file, rate, family_of(model), source_rate=source_rate)
                 length = len(wave) / rate
                 found: Iterable[Window] = [Window(0.0, length, wave, 0.0, length)]
             else:
@@ -325,10 +325,10 @@ class _Runner:
             if not again or (wrong == "length" and self.max_new_tokens is not None):
                 found.append([_of(reply, window.start, window.end, [wrong] if wrong else [])])
             else:
-                found.append(self._halved(window, wave, cut))
+                found.append(self._halved(window, wave, cut, reply))
         return found
 
-    def _halved(self, window: Window, wave: Wave, cut: int) -> list[Segment] | str:
+    def _halved(self, window: Window, wave: Wave, cut: int, spent: Reply) -> list[Segment] | str:
         rate = sample_rate(self.processor)
         parts = [wave[:cut], wave[cut:]]
         middle = min(max(window.offset + cut / rate, window.start), window.end)
@@ -339,7 +339,12 @@ class _Runner:
                 return reply
             wrong = self._wrong(reply, len(part) / rate)
             found.append(_of(reply, start, end, ["halved", wrong] if wrong else ["halved"]))
-        return found
+        # what the answer took that is not used is told with the first half's
+        took = {key: getattr(spent, key) for key in ("new_tokens", "encode", "prefill", "decode")}
+        first = found[0].reply
+        assert first is not None
+        together = {key: value + getattr(first, key) for key, value in took.items()}
+        return [replace(found[0], reply=replace(first, **together)), *found[1:]]
 
     def _wrong(self, reply: Reply, seconds: float) -> str:
         """What is wrong with an answer, as a flag; empty: nothing."""

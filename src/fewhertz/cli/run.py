@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -404,7 +405,7 @@ def heard(files: list[Path]) -> Iterator[Callable[[Piece], None]]:
             note(piece)
             if time.monotonic() - said >= EVERY and not piece.last:
                 said = time.monotonic()
-                total = _seconds([Path(str(piece.file))])
+                total = _seconds((Path(str(piece.file)),))
                 of = f" of {total:.0f}" if total else ""
                 say(f"{piece.file!s}: {piece.seconds:.0f}{of} s, {done / (said - began):.1f} s of audio a second")
 
@@ -423,12 +424,13 @@ def heard(files: list[Path]) -> Iterator[Callable[[Piece], None]]:
         transient=True,
     ) as bar:
         name = str(files[0]) if len(files) == 1 else f"{len(files)} files"
-        task = bar.add_task(name, total=_seconds(files), speed=0.0)
+        task = bar.add_task(name, total=_seconds(tuple(files)), speed=0.0)
         yield lambda piece: bar.update(task, advance=note(piece), speed=done / (time.monotonic() - began))
 
 
-def _seconds(files: list[Path]) -> float:
-    """Length of the audio that can be read."""
+@cache
+def _seconds(files: tuple[Path, ...]) -> float:
+    """Length of the audio that can be read; where no header says it, audio is decoded for it."""
     from fewhertz import audio
 
     total = 0.0
