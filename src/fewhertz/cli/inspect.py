@@ -379,12 +379,12 @@ def _show_page(
     from fewhertz.errors import one_line
     from fewhertz.families import family_of
     from fewhertz.files import replace
-    from fewhertz.run import PROMPTS, sample_rate, whole
+    from fewhertz.run import PROMPTS, read_whole, sample_rate
     from fewhertz.studio import page
 
     family = family_of(net)
     try:
-        wave = whole(file, sample_rate(processor), family)
+        wave = read_whole(file, sample_rate(processor), family)
         page.check_length(len(wave) / sample_rate(processor))
         lanes = comparison.compare(
             net, processor, wave, methods, prompt, reference=reference, max_new_tokens=max_new_tokens
@@ -453,9 +453,9 @@ def compare(
             if file in bad:
                 raise ValueError(bad[file])
             from fewhertz.families import family_of
-            from fewhertz.run import sample_rate, whole
+            from fewhertz.run import read_whole, sample_rate
 
-            wave = whole(file, sample_rate(processor), family_of(net))
+            wave = read_whole(file, sample_rate(processor), family_of(net))
             lanes = comparison.compare(
                 net, processor, wave, method, asked, reference=right, max_new_tokens=max_new_tokens
             )
