@@ -57,7 +57,9 @@ def otherwise() -> Iterator[None]:
 
     def lay_out(method: Any, positions: Tensor, clips: Any, plans: Any, *layout: Any) -> Any:
         if isinstance(method, Otherwise):
-            plans = [_Corrected(plan.group, plan.m, plan.weight, method.alpha, method.place) for plan in plans]
+            plans = [
+                _Corrected(plan.group, plan.m, plan.weight, alpha=method.alpha, place=method.place) for plan in plans
+            ]
         return plain(method, positions, clips, plans, *layout)
 
     attach.lay_out = lay_out  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from . import tolerance
 from .claims import page as claims
 from .measured import Measured
 from .tasks import DOCS, RESULTS
@@ -26,7 +27,8 @@ def main() -> None:
         print(claims.rates_table(measured))
     else:
         args.docs.mkdir(parents=True, exist_ok=True)
-        print(*claims.write(measured, args.docs), *training_free.write(measured, args.docs), sep="\n")
+        pages = (claims.write, training_free.write, tolerance.write)
+        print(*(file for write in pages for file in write(measured, args.docs)), sep="\n")
 
 
 if __name__ == "__main__":
