@@ -165,7 +165,7 @@ def priced(out: Path, lists: Path, task: Asked) -> int:
     """One tolerance for all lists."""
     if task == tolerance.SILENCE:
         silenced(lists / "test" / f"{tolerance.SENTENCES.label}.jsonl", lists / "test" / f"{task.label}.jsonl")
-    return measure(task, tolerance.grid(), out / TOLERANCE, lists / "test") if task in tolerance.LISTS else 0
+    return measure(task, tolerance.grid(task), out / TOLERANCE, lists / "test") if task in tolerance.LISTS else 0
 
 
 JOBS: dict[str, Job] = {"claims": claims, "recovery": adapted, "other-models": others, "tolerance": priced}

@@ -62,12 +62,15 @@ def verdicts(measured: Measured, run: str) -> list[str]:
 
 def row(measured: Measured, run: str) -> list[str]:
     """Rate and gain on each list."""
-    found = [f"{measured.hertz(t, run):.1f} Hz, {measured.gain(t, run, BASELINE)}" for t in LISTS]
+    found = []
+    for task in LISTS:
+        there = measured.there(task, run)
+        found.append(f"{measured.hertz(task, run):.1f} Hz, {measured.gain(task, run, BASELINE)}" if there else "–")
     return [f"`{run}`", f"{mean(measured, run):.1f}", *found]
 
 
 def rows(measured: Measured, runs: Sequence[str]) -> list[list[str]]:
-    return [row(measured, run) for run in runs if measured.there(LISTS[0], run) and measured.there(LISTS[-1], run)]
+    return [row(measured, run) for run in runs if all(measured.there(task, run) for task in TASKS)]
 
 
 def page(measured: Measured) -> str:
