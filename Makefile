@@ -54,6 +54,9 @@ lint: $(READY)
 docs: $(READY) $(DOCS_READY)
 	$(BIN)/python docs/reference.py
 	$(DOCS)/bin/zensical build --strict
+	HF_HUB_OFFLINE=1 $(BIN)/fewhertz show src/fewhertz/pocket/samples/11.flac --html --out site/example.html \
+	  --method pool@keep=1/3 --method "segmentwise@keep=1/3" --method ward@keep=1/3+time+sizes \
+	  --method ward@tolerance=0.3+time+sizes
 
 bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python bench/methods.py --out results/bench/methods.json
