@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from test_cli import fewhertz_
+from test_families import PROCESSOR, SPECIAL, processor_of
+from tiny import TINY
 
 import fewhertz
 from fewhertz import audio, tuning
+from fewhertz.families import family_of
 from fewhertz.pocket import path
 from fewhertz.run import request
 
@@ -124,3 +127,21 @@ def test_bad_usage(options: list[str], words: str, tmp_path: Path) -> None:
         else (fewhertz_("tune", "pocket", FILES[0], *options))
     )
     assert done.exit_code == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("family", sorted(PROCESSOR))
+def test_every_family_is_scored(family: str) -> None:
+    """Teacher forcing goes through each family's own forward: all tokens agree with themselves, to rounding."""
+    model, processor = TINY[family].build(), processor_of(family)
+    processor.chat_template = (
+        "{% for m in messages %}{% for c in m['content'] %}"
+        f"{{% if c['type'] == 'audio' %}}{SPECIAL[family]}{{% else %}}{{{{ c['text'] }}}}{{% endif %}}"
+        "{% endfor %}{% endfor %}"
+    )
+    model.generation_config.eos_token_id = None
+    model.generation_config.suppress_tokens = [family_of(model).placeholder(model.config)]
+    wave = torch.randn(24_000, generator=torch.Generator().manual_seed(0)).numpy() * 0.1
+    found = tuning._score(model, processor, wave, ["pool@keep=1", "pool@keep=1/4"], "w9 w8", 6)
+    (whole, quarter), n = found["results"], found["n"]
+    assert n == 6 and whole[0] == found["before"] and quarter[0] < found["before"]
+    assert whole[1:] == [n, pytest.approx(0, abs=1e-6), None]

@@ -222,6 +222,8 @@ def _score(
         said = ids.shape[1] - width
         if not said:
             raise ValueError("the uncompressed model says nothing")
+        if bool((ids[:, width:] == family_of(model).placeholder(model.config)).any()):
+            raise ValueError("the uncompressed model writes the placeholder of audio, which no prompt can go on from")
         call = dict(inputs) | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         whole = _log_probs(model, call, said)
         (before,) = attached(model).last.before  # type: ignore[union-attr]
