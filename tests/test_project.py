@@ -37,8 +37,8 @@ def test_public_names_are_these() -> None:
         "load",
         "parse",
         "train",
-        "tune",
         "transcribe",
+        "tune",
     ]
     for name in fewhertz.__all__:
         assert getattr(fewhertz, name).__doc__, name
