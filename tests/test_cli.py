@@ -429,7 +429,7 @@ def test_methods() -> None:
     assert [row["name"] for row in rows if row["recommended"]] == [default.name] and default.sizes
     table, markdown = fewhertz_("methods").stdout, fewhertz_("methods", "--markdown").stdout
     marked = [line.split()[0] for line in table.splitlines() if line.split()[1:2] == ["*"]]
-    assert marked == [default.name] and table.splitlines()[-1].startswith(f"* recommended: {default.spec};")
+    assert marked == [default.name] and table.splitlines()[-1].endswith(f"; {default.spec}, of fixed length")
     for row in rows:
         assert f"| `{row['name']}` |" in markdown
         assert any(line.split()[:1] == [row["name"]] and row["summary"] in line for line in table.splitlines())

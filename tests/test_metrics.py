@@ -20,9 +20,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewhertz.evaluation import metrics, results
+from fewhertz.evaluation import metrics
 from fewhertz.evaluation.cider import cider_d
 from fewhertz.evaluation.metrics import METRICS, Metric, Unavailable, interval, matches, paired
+from recipes.research.packed import file_of, unpack
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 ANNOTATIONS = Path(__file__).resolve().parents[1] / "../shared/data/annotations"
@@ -161,13 +162,13 @@ def test_cider_of_real_captions_is_that_of_pycocoevalcap() -> None:
 
 def test_cider_is_to_the_digit_what_published_results_have() -> None:
     """Those were measured by pycocoevalcap."""
-    files = sorted((RESULTS / "describe-test" / "pocket").glob("*.json"))[::12]
-    assert len(files) >= 3
-    for file in files:
-        lines = results.read_samples(file)
+    runs = [*unpack(file_of(RESULTS, "describe-test", "pocket")).values()][::12]
+    assert len(runs) >= 3
+    for run in runs:
+        lines = run.samples()
         stats = METRICS["cider"].measure([line["references"] for line in lines], [line["output"] for line in lines])
         assert [round(float(value), 6) for value in stats[:, 0]] == [line["scores"]["cider"] for line in lines]
-        published = results.read(file)["scores"]["cider"]
+        published = run.record["scores"]["cider"]
         groups = [line["group"] for line in lines]
         assert round(METRICS["cider"].score(stats), 6) == published["score"]
         assert [round(end, 6) for end in interval(METRICS["cider"], stats, groups)] == published["interval"]
