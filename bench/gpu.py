@@ -41,8 +41,8 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import pad
 
 import fewhertz
-from fewhertz.attach import encode_once
 from fewhertz.cost import prefill_flops
+from fewhertz.once import encode_once
 
 NONE = "none"  # the stock model, without a method
 KEEPS = ("1/2", "1/3", "1/4")

@@ -38,9 +38,9 @@ from torch import Tensor
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 import fewhertz
-from fewhertz.attach import encode_once
 from fewhertz.cost import kv_bytes, prefill_flops
 from fewhertz.method import Method
+from fewhertz.once import encode_once
 
 KEEPS = ("1", "1/2", "1/3", "1/4", "1/6", "1/10")
 BAR_KEEP = "1/3"

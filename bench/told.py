@@ -42,10 +42,10 @@ from torch.nn.functional import normalize, pad, scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import fewhertz
-from fewhertz.attach import encode_once
 from fewhertz.corrections import sized
 from fewhertz.families import family_of
 from fewhertz.method import Clip
+from fewhertz.once import encode_once
 from fewhertz.plan import Plan
 
 EXACT_BAR = 1e-5  # largest difference in float32; at depth relative
