@@ -59,20 +59,20 @@ docs: $(READY) $(DOCS_READY)
 	  --method ward@tolerance=0.3+time+sizes
 
 bench: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/python bench/methods.py --out results/bench/methods.json
-	HF_HUB_OFFLINE=1 $(BIN)/python bench/prefill.py --out results/bench/prefill.json
-	HF_HUB_OFFLINE=1 $(BIN)/python bench/encoder.py --out results/bench/encoder.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.methods --out results/bench/methods.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.prefill --out results/bench/prefill.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.encoder --out results/bench/encoder.json
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
-	HF_HUB_OFFLINE=1 $(BIN)/python bench/told.py --out results/bench/told.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.corrections --out results/bench/told.json
 
 # what docs/research/serving.md says of vLLM: half an hour on 2 cores
 bench-vllm: $(READY) $(VLLM_READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists strings synthetic --out out/test
 	$(TEST_ENV) $(VLLM)/bin/python -m pytest -q -o filterwarnings=default tests_vllm -k "parity or told or logprobs_by_request" \
 	  --parity $(RESULTS)/bench/serving-parity.json
-	HF_HUB_OFFLINE=1 $(VLLM)/bin/python bench/serving.py words --out $(RESULTS)/bench/serving-words.json
-	HF_HUB_OFFLINE=1 $(VLLM)/bin/python bench/serving.py load --out $(RESULTS)/bench/serving-load.json
-	HF_HUB_OFFLINE=1 $(VLLM)/bin/python bench/serving.py batch --out $(RESULTS)/bench/serving-batch.json
+	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving words --out $(RESULTS)/bench/serving-words.json
+	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving load --out $(RESULTS)/bench/serving-load.json
+	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving batch --out $(RESULTS)/bench/serving-batch.json
 
 # docs/research/claims.md, training-free.md and their pictures, from the packed results
 reproduce: $(READY)

@@ -1,7 +1,7 @@
 """What an encoder saves that leaves padding out: the stock model's whole windows against trimmed ones, side by side.
 
-    python bench/encoder.py --out results/bench/encoder.json       # 3 minutes on one idle core; or on a GPU
-    python bench/encoder.py --out out/quick.json --quick           # seconds: tiny shapes, for the tests, no figures
+    python -m bench.encoder --out results/bench/encoder.json       # 3 minutes on one idle core; or on a GPU
+    python -m bench.encoder --out out/quick.json --quick           # seconds: tiny shapes, for the tests, no figures
 
 Beside that, what merging before a layer saves (`site=encoder.k`) over merging behind the encoder, both trimmed, at the
 same count: encoder, plan, the later layers and projector.
@@ -15,21 +15,21 @@ are seconds of the process, so that what else runs on the machine counts less.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from methods import environment, in_turns, save
-from prefill import AUDIO_7B, QUICK, build, configuration, progress
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 import fewhertz
+from bench.clock import in_turns, processor
+from bench.record import environment, progress, save
+from bench.shapes import AUDIO_7B, TINY_AUDIO, TINY_TEXT, build, configuration
 from fewhertz.families import family_of
 from fewhertz.families.base import MEL_HZ
 from fewhertz.families.whisper import cut_of
@@ -37,7 +37,7 @@ from fewhertz.families.whisper import cut_of
 CLIPS = (2, 5, 15, 30)  # seconds
 TARGET = 4.0  # stock over ours, for clips up to `SHORT` seconds
 SHORT = 5
-SMALL_LLM = QUICK["text"]  # the LLM is there to be a model, and does not run
+SMALL_LLM = TINY_TEXT  # the LLM is there to be a model, and does not run
 CPU_LAYERS = 5
 DEPTH = 0.6  # of the encoder's layers run on all frames where frames are merged inside
 KEEPS = ("1/2", "1/3")
@@ -82,14 +82,14 @@ def compared(model: Any, seconds: float, batch: int, rounds: int, device: str) -
     """One row: seconds of both, and by how much their tokens differ."""
     config, family = model.config.audio_config, family_of(model)
     audio, ids = request(model, seconds, batch)
-    heard: dict[str, Tensor] = {}
+    made: dict[str, Tensor] = {}
     read: list[int] = []  # mel frames of a call
 
     def call(name: str, trim: bool) -> Callable[[], None]:
         def run() -> None:
             with fewhertz.compress(model, "none", trim=trim) as handle:
                 tokens, _ = handle.audio_tokens(audio, ids, torch.ones_like(ids, dtype=torch.bool))
-            heard[name] = torch.cat(tokens)
+            made[name] = torch.cat(tokens)
 
         return run
 
@@ -98,7 +98,7 @@ def compared(model: Any, seconds: float, batch: int, rounds: int, device: str) -
     for run in runs.values():  # warm-up
         run()
     hook.remove()
-    times = in_turns(runs, rounds, device, time.process_time)
+    times = in_turns(runs, rounds, device, processor)
     ratios = [stock / ours for stock, ours in zip(times["stock"], times["ours"], strict=True)]
     predicted = flops(config, read[0] // 2) / flops(config, read[1] // 2)
     ratio = statistics.median(ratios)
@@ -113,8 +113,8 @@ def compared(model: Any, seconds: float, batch: int, rounds: int, device: str) -
         "range": [min(ratios), max(ratios)],
         "predicted": predicted,
         "measured_over_predicted": ratio / predicted,
-        "largest_difference": float((heard["stock"] - heard["ours"]).abs().max()),
-        "largest_value": float(heard["stock"].abs().max()),
+        "largest_difference": float((made["stock"] - made["ours"]).abs().max()),
+        "largest_value": float(made["stock"].abs().max()),
         "target": target,
         "met": None if target is None else ratio >= target,
     }
@@ -139,7 +139,7 @@ def merged(model: Any, seconds: float, keep: str, rounds: int, device: str) -> d
     runs = {name: call(name) for name in specs}
     for run in runs.values():  # warm-up
         run()
-    times = in_turns(runs, rounds, device, time.process_time)
+    times = in_turns(runs, rounds, device, processor)
     assert counts["llm"] == counts["encoder"]
     ratios = [llm / inside for llm, inside in zip(times["llm"], times["encoder"], strict=True)]
     width = cut_of(audio["feature_attention_mask"].sum(-1), 2 * config.max_source_positions) // 2
@@ -161,7 +161,7 @@ def merged(model: Any, seconds: float, keep: str, rounds: int, device: str) -> d
 def models(quick: bool, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     """What is measured, each made when its turn comes."""
     if quick:
-        tiny = QUICK | {"audio": QUICK["audio"] | {"encoder_layers": 2}}
+        tiny = {"text": TINY_TEXT, "audio": TINY_AUDIO | {"encoder_layers": 2}}
         return {"tiny": lambda: build(configuration(tiny), device, dtype)}
     layers = AUDIO_7B["encoder_layers"] if device == "cuda" else CPU_LAYERS
     large = {"text": SMALL_LLM, "audio": AUDIO_7B | {"encoder_layers": layers}}

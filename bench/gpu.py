@@ -1,17 +1,17 @@
-"""Price and gain on a GPU, at true size, within a budget of seconds: whole models, and ways to tell sizes.
+"""Price and gain on a GPU, at true size, within a budget of seconds: whole models, and ways to attend with log s.
 
-    python bench/gpu.py --out results/bench/gpu.json --seconds 140             # one GPU of 80 GB, bfloat16
-    python bench/gpu.py --out results/bench/gpu.json --picture docs/research/gpu.png    # draws it, measures nothing
-    python bench/gpu.py --out out/quick.json --quick --device cpu              # seconds: tiny shapes, no figures
+    python -m bench.gpu --out results/bench/gpu.json --seconds 140             # one GPU of 80 GB, bfloat16
+    python -m bench.gpu --out results/bench/gpu.json --picture docs/research/gpu.png    # draws it, measures nothing
+    python -m bench.gpu --out out/quick.json --quick --device cpu              # seconds: tiny shapes, no figures
 
 1. ceilings: what a large copy and a large matrix product reach here.
-2. Qwen2-Audio-7B's shapes, random weights: the parts of a call (bench/prefill.py has them), a step of decoding and peak
+2. Qwen2-Audio-7B's shapes, random weights: the parts of a call (bench/parts.py has them), a step of decoding and peak
    memory, without a method and with some.
-3. ways: how log s can enter attention (bench/told.py has them), at a 7B layer's shape.
+3. ways: how log s can enter attention (bench/proportional.py has them), at a 7B layer's shape.
 4. The same encoder before an LLM of Qwen3-0.6B's shapes, as in 2.
 5. flex: FlexAttention as in 3; last, since it compiles.
 
-The result is written after each part, and a part that fails is told in it and does not end the others. What the budget
+The result is written after each part, and a part that fails is named in it and does not end the others. What the budget
 leaves no time for is named.
 """
 
@@ -30,19 +30,34 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
-import prefill
-import told
 import torch
 import typer
-from methods import elapsed, environment, save
-from prefill import LLM_SIDE, Case, build, configuration, progress, read_prompt, request, reset_peak
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import pad
 
 import fewhertz
-from fewhertz.attach import encode_once
+from bench import prefill, proportional
+from bench.clock import elapsed
+from bench.parts import LLM_SIDE, read_prompt, reset_peak
+from bench.record import environment, progress, save
+from bench.shapes import (
+    AUDIO_7B,
+    QWEN3_06B,
+    TEXT_7B,
+    TEXT_AFTER,
+    TEXT_BEFORE,
+    TEXT_PER_CLIP,
+    TINY_AUDIO,
+    TINY_TEXT,
+    Case,
+    build,
+    configuration,
+    layer_of,
+    request,
+)
 from fewhertz.cost import prefill_flops
+from fewhertz.once import encode_once
 
 NONE = "none"  # the stock model, without a method
 KEEPS = ("1/2", "1/3", "1/4")
@@ -53,27 +68,18 @@ REPEATS = 15
 COLD_BYTES = 2**27  # written before each timing: more than the L2 cache of an H200 holds
 FLEX_SECONDS = 15.0  # compiling it for one shape takes about so long
 
-QWEN3_06B = {  # huggingface.co/Qwen/Qwen3-0.6B/blob/main/config.json
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 151_936,
-}
 SEVEN, SMALL = "Qwen2-Audio-7B", "its encoder before a 0.6B LLM"
 CASES = [Case(1, 1), Case(10, 1), Case(1, 16), Case(1, 64), Case(10, 16)]
 FULL: dict[str, Any] = {
     "models": {
-        SEVEN: {"text": prefill.TEXT_7B, "audio": prefill.AUDIO_7B, "cases": CASES},
-        SMALL: {"text": QWEN3_06B, "audio": prefill.AUDIO_7B, "cases": CASES},
+        SEVEN: {"text": TEXT_7B, "audio": AUDIO_7B, "cases": CASES},
+        SMALL: {"text": QWEN3_06B, "audio": AUDIO_7B, "cases": CASES},
     },
     "rounds": 5,
     "share": {SEVEN: 0.07, SMALL: 0.03},  # of the budget, after which a case begins no further round
     "copy_bytes": 2**32,
     "product": 8192,
-    "layer": told.AUDIO_7B,
+    "layer": layer_of(TEXT_7B),
     "ways": [
         ("prefill", 790, 1),
         ("prefill", 790, 16),
@@ -88,17 +94,17 @@ FULL: dict[str, Any] = {
 }
 QUICK: dict[str, Any] = FULL | {
     "models": {
-        SEVEN: prefill.QUICK | {"cases": [Case(1, 1), Case(2, 2)]},
-        SMALL: prefill.QUICK
-        | {
-            "text": prefill.QUICK["text"] | {"num_key_value_heads": 2, "head_dim": 32},
+        SEVEN: {"text": TINY_TEXT, "audio": TINY_AUDIO, "cases": [Case(1, 1), Case(2, 2)]},
+        SMALL: {
+            "text": TINY_TEXT | {"num_key_value_heads": 2, "head_dim": 32},
+            "audio": TINY_AUDIO,
             "cases": [Case(1, 2)],
         },
     },
     "rounds": 1,
     "copy_bytes": 2**12,
     "product": 64,
-    "layer": told.TINY,
+    "layer": layer_of(TINY_TEXT),
     "ways": [("prefill", 60, 2), ("decode", 60, 2)],
     "flex": [("prefill", 60, 2), ("decode", 60, 2)],
     "exact_tokens": 60,
@@ -116,8 +122,8 @@ NOTES = [
     "and LLM's; with a method also the encoder's output, kept for the other methods",
     "fits: false where memory ran out",
     "speedup: over none in the same case, medians; predicted: ratio of fewhertz.cost.prefill_flops",
-    "ways: as in bench/told.py, which says what they are; each a CUDA graph of one call, caches cold; a mask is made "
-    "before, as once for all layers",
+    "ways: as in bench/proportional.py, which says what they are; each a CUDA graph of one call, caches cold; a mask "
+    "is made before, as once for all layers",
 ]
 
 
@@ -240,17 +246,17 @@ def sample(model: Any, inputs: dict[str, Tensor], spec: str, device: str, by_gra
         device: where the model is.
         by_graph: also time the step on the device alone.
     """
-    with nullcontext() if spec == NONE else fewhertz.compress(model, spec) as worn:
+    with nullcontext() if spec == NONE else fewhertz.compress(model, spec) as handle:
         reset_peak(device)
         reading = read_prompt(model, inputs, device)
         seconds, cache = reading.seconds, reading.out.past_key_values
-        if worn is None:  # it embeds the text first, and encodes then
+        if handle is None:  # it embeds the text first, and encodes then
             seconds["merge"] += seconds["compression"]
             seconds["compression"] = 0.0
         held = [t for layer in cache.layers for t in (layer.keys, layer.values)]
         one: dict[str, Any] = {
             "seconds": dict(seconds),
-            "encoded": worn is None or worn.last.spared == 0,
+            "encoded": handle is None or handle.last.spared == 0,
             "peaks": reading.peaks,
             "prompt_tokens": cache.get_seq_length(),
             "kv_bytes": sum(t.numel() * t.element_size() for t in held),
@@ -318,7 +324,7 @@ def measure(
 def rows_of(
     config: Any, case: Case, samples: dict[str, list[dict[str, Any]]], failed: dict[str, str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What is told of the case as a whole, and a row for each method."""
+    """What is said of the case as a whole, and a row for each method."""
     text = config.text_config
     kept = {spec: ones[1:] or ones for spec, ones in samples.items() if ones}
     encoders = [one["seconds"]["encoder"] for ones in kept.values() for one in ones if one["encoded"]]
@@ -387,15 +393,15 @@ def times_of_ways(
     """A row for each way at one shape; `flex`: that one alone."""
     source = torch.Generator(like["device"]).manual_seed(7)
     log_sizes = torch.full((batch, tokens), math.log(3.0))
-    p = told.problem(size["layer"], phase, log_sizes, like, source)
-    runs = told.ways(p, flex, by_name=flex is None)
+    p = proportional.problem(size["layer"], phase, log_sizes, like, source)
+    runs = proportional.ways(p, flex, by_name=flex is None)
     # the last one holds all of a square of logits
     names = ["flex"] if flex is not None else [name for name in runs if not name.endswith(", math")]
     right = runs["mask"]()
     rows = []
     for name in names:
         row: dict[str, Any] = {"phase": phase, "tokens": tokens, "batch": batch, "way": name}
-        row["told"] = name.split(",")[0] not in told.NOTHING_TOLD
+        row["told"] = name.split(",")[0] not in proportional.UNWEIGHTED
         try:
             off = (runs[name]().float() - right.float()).norm() / right.float().norm()
             row["difference"] = off.item() if row["told"] else None
@@ -499,13 +505,16 @@ def show(result: dict[str, Any]) -> None:
                 print(f"{head} {str(row['failed'])[:60]}")
                 continue
             seconds, faster = row["seconds"], row.get("speedup", {})
-            cells = [f"{row['prompt_tokens']:7}", f"{number(seconds['compression'], 1e3):>6}"]
-            cells += [f"{number(seconds['prefill'], 1e3):>8}", f"{number(faster.get('prefill'), 1, 2):>5}"]
-            cells += [f"{number(row['first_token_seconds'], 1e3):>8}", f"{number(faster.get('first_token'), 1, 2):>5}"]
-            cells += [f"{number(seconds['decode_eager'], 1e3):>6}", f"{number(seconds['decode_device'], 1e3, 2):>6}"]
+            line = [f"{row['prompt_tokens']:7}", f"{number(seconds['compression'], 1e3):>6}"]
+            line += [f"{number(seconds['prefill'], 1e3):>8}", f"{number(faster.get('prefill'), 1, 2):>5}"]
+            line += [
+                f"{number(row['first_token_seconds'], 1e3):>8}",
+                f"{number(faster.get('first_token'), 1, 2):>5}",
+            ]
+            line += [f"{number(seconds['decode_eager'], 1e3):>6}", f"{number(seconds['decode_device'], 1e3, 2):>6}"]
             rates = row["decode_tokens_per_second"]
-            cells += [f"{rates['device'] or rates['eager']:7.0f}", f"{number(row['peak_bytes'], 1e-9):>6}"]
-            print(head, *cells, "" if row["warmed_up"] else "not warmed up")
+            line += [f"{rates['device'] or rates['eager']:7.0f}", f"{number(row['peak_bytes'], 1e-9):>6}"]
+            print(head, *line, "" if row["warmed_up"] else "not warmed up")
     show_ways(result["ways"])
     for part, why in result["left_out"].items():
         print(f"left out: {part}: {why}")
@@ -548,14 +557,14 @@ def measure_model(parts: Parts, name: str, size: dict[str, Any], dtype: torch.dt
     """A model at all of its cases."""
     result, device, shape = parts.result, parts.device, size["models"][name]
     held: dict[str, Any] = {}
-    told_of: dict[str, Any] = {"cases": [], "rows": []}
-    result["models"][name] = told_of
+    found: dict[str, Any] = {"cases": [], "rows": []}
+    result["models"][name] = found
 
     def make() -> None:
         held["model"] = build(configuration(shape), device, dtype)
-        told_of["parameters"] = sum(p.numel() for p in held["model"].parameters())
-        told_of["weight_bytes"] = sum(p.nbytes for p in held["model"].parameters())
-        told_of["attention"] = held["model"].config._attn_implementation
+        found["parameters"] = sum(p.numel() for p in held["model"].parameters())
+        found["weight_bytes"] = sum(p.nbytes for p in held["model"].parameters())
+        found["attention"] = held["model"].config._attn_implementation
 
     def measure_case(case: Case) -> None:
         seconds = size["share"][name] * result["configuration"]["seconds"]
@@ -564,10 +573,10 @@ def measure_model(parts: Parts, name: str, size: dict[str, Any], dtype: torch.dt
         for trace in traces:
             parts.fail(f"{name}, {case}", trace)
         whole, rows = rows_of(model.config, case, samples, failed)
-        told_of["cases"].append(whole)
-        told_of["rows"] += rows
+        found["cases"].append(whole)
+        found["rows"] += rows
         if name == SEVEN:
-            result["paper"] = paper(told_of["rows"])
+            result["paper"] = paper(found["rows"])
 
     parts.run(f"{name}, build", make, needs=5.0)
     for case in shape["cases"] if held else ():
@@ -606,9 +615,9 @@ def main(
             "rounds": size["rounds"],
             "layer": size["layer"],
             "prompt": {
-                "before": prefill.TEXT_BEFORE,
-                "per_clip": prefill.TEXT_PER_CLIP,
-                "after": prefill.TEXT_AFTER,
+                "before": TEXT_BEFORE,
+                "per_clip": TEXT_PER_CLIP,
+                "after": TEXT_AFTER,
             },
             "device": device,
             "dtype": str(dtype).split(".")[1],
@@ -631,7 +640,7 @@ def main(
 
     def exact() -> None:
         asked = {"exact_tokens": size["exact_tokens"], "shapes": {SEVEN: size["layer"]}}
-        result["exact"] = list(told.exactness(asked, None, True, like))
+        result["exact"] = list(proportional.exactness(asked, None, True, like))
 
     def at(into: str, shape: tuple[str, int, int], flex: Callable[..., Any] | None) -> None:
         with torch.no_grad():

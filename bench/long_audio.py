@@ -1,7 +1,7 @@
 """Long recordings: what windows cost in words, whether seams lose or double any, how far times are off, how fast it is.
 
 python -m recipes.pocket.manifests --lists synthetic unseen-voices pace-110 pace-150 pace-190 --out out/dev
-python bench/long_audio.py --lists out/dev --out results/bench/long-audio.json
+python -m bench.long_audio --lists out/dev --out results/bench/long-audio.json
 
 Clips of synthetic sentences are joined with pauses of 0.2 to 2 s: 2 and 20 minutes. The same clips alone are what the
 words are compared with. A word counts as lost at a seam where it is right alone, missing in the joined text and the
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,11 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from methods import environment, save
 from rich.console import Console
 
 import fewhertz
+from bench.clock import processor, wall
+from bench.record import environment, save
 from fewhertz import audio, run
 from fewhertz.method import RECOMMENDED, parse
 from fewhertz.transcription import Segment, longest_window, transcribe
@@ -53,7 +53,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Placed:
-    """When a clip is heard in the whole, in seconds."""
+    """When a clip stands in the whole, in seconds."""
 
     start: float
     end: float
@@ -80,7 +80,7 @@ def bundled() -> list[Clip]:
 
 
 def joined(clips: list[Clip], seconds: float) -> tuple[np.ndarray, list[Placed], list[Clip]]:
-    """Clips with pauses, up to a length; the whole, when each is heard, and those that are in it."""
+    """Clips with pauses, up to a length; the whole, when each stands in it, and those that are in it."""
     pauses = np.random.default_rng(1).uniform(*PAUSES, len(clips))
     parts: list[np.ndarray] = []
     placed: list[Placed] = []
@@ -173,19 +173,19 @@ def times(placed: list[Placed], segments: list[Segment]) -> dict[str, Any]:
 
 
 def measure(
-    loaded: tuple[Any, Any], clips: list[Clip], minutes: float, spec: str, size: dict[str, Any], heard: list[list[str]]
+    loaded: tuple[Any, Any], clips: list[Clip], minutes: float, spec: str, size: dict[str, Any], texts: list[list[str]]
 ) -> dict[str, Any]:
-    """One recording under one method; `heard`: what is said to the clips alone, in order, which grows."""
+    """One recording under one method; `texts`: what is said to the clips alone, in order, which grows."""
     wave, placed, used = joined(clips, 60 * minutes)
     batch = size["batch_size"]
     handle = None if spec == "none" else fewhertz.compress(loaded[0], spec)
-    for at in range(len(heard), len(used), batch):
+    for at in range(len(texts), len(used), batch):
         replies = run.reply(*loaded, [clip.wave for clip in used[at : at + batch]])
-        heard += [reply.text.lower().split() for reply in replies]
-    alone = heard[: len(used)]
-    began, clock = time.process_time(), time.monotonic()
+        texts += [reply.text.lower().split() for reply in replies]
+    alone = texts[: len(used)]
+    began, start = processor(), wall()
     segments = list(transcribe(*loaded, wave, batch_size=batch, source_rate=RATE))
-    cpu, wall = time.process_time() - began, time.monotonic() - clock
+    cpu, waited = processor() - began, wall() - start
     if handle is not None:
         handle.remove()
     truth = [word for clip in placed for word in clip.words]
@@ -211,7 +211,7 @@ def measure(
         "new_tokens_in_loops": looped,
         "silence_s": sum(segment.end - segment.start for segment in segments if segment.reply is None),
         "cpu_s": cpu,
-        "wall_s": wall,
+        "wall_s": waited,
     }
 
 
@@ -222,10 +222,10 @@ def speed(loaded: tuple[Any, Any], clips: list[Clip], minutes: float, size: dict
     took: dict[int, list[float]] = {1: [], size["batch_size"]: []}
     for _ in range(size["timed_rounds"]):
         for batch, found in took.items():
-            began = time.process_time()
+            began = processor()
             for _segment in transcribe(*loaded, wave, batch_size=batch, source_rate=RATE):
                 pass
-            found.append(time.process_time() - began)
+            found.append(processor() - began)
     one = min(took[1])
     return [
         {

@@ -1,7 +1,7 @@
 """Speed and memory of the methods and of score capture: ratios, all measured side by side in one run.
 
-    python bench/methods.py --out results/bench/methods.json        # some minutes on 2 idle cores
-    python bench/methods.py --out out/quick.json --quick             # seconds: small shapes, for the tests, no figures
+    python -m bench.methods --out results/bench/methods.json        # some minutes on 2 idle cores
+    python -m bench.methods --out out/quick.json --quick             # seconds: small shapes, for the tests, no figures
 
 1. layer: a method's time (plan and apply) over the time of one decoder layer of Qwen2-7B on the tokens that it saves.
 2. growth: a method's time against the number of tokens, one clip.
@@ -10,45 +10,37 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import math
-import os
-import platform
-import shutil
 import statistics
-import subprocess
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import transformers
 import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from transformers import Qwen2AudioEncoderConfig, Qwen2Config
-from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RotaryEmbedding
+from transformers import Qwen2AudioEncoderConfig
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
-import fewhertz
+from bench.clock import side_by_side
+from bench.record import environment, save
+from bench.shapes import AUDIO_7B, LAYERS_QWEN2_7B, QWEN2_7B, RATE, TINY_AUDIO, TINY_TEXT, decoder_layer, layer_of
 from fewhertz import methods as _registered  # noqa: F401
 from fewhertz.method import METHODS, Clip, Method
 from fewhertz.scores import attention_received, column_sums
 
-RATE = 25.0  # audio tokens per second
 KEEP = "1/3"
-LAYERS_7B = 28  # decoder layers of Qwen2-7B
-LAYERS_ENCODER = 32  # encoder layers of Qwen2-Audio
+LAYERS_ENCODER = AUDIO_7B["encoder_layers"]
+ENCODER = ("d_model", "encoder_attention_heads", "encoder_ffn_dim", "num_mel_bins")
 # largest share of ONE decoder layer's time on the tokens saved, on a CPU
 CPU_BARS = {name: 0.01 for name in ("pool", "stride", "segment", "segmentwise", "topk")} | {
     name: 0.05 for name in ("ltbm", "global-merge", "visionzip")
 }
-CPU_BARS["ward"] = 0.02 * LAYERS_7B  # its bar is set on all layers
+CPU_BARS["ward"] = 0.02 * LAYERS_QWEN2_7B  # its bar is set on all layers
 GPU_BAR = 0.01  # largest share of the prefill time saved: all 28 layers
 LINEAR = ("pool", "stride", "segment", "segmentwise", "topk", "ltbm", "ward", "a-tome", "evs", "fastadasp")
 LOOSE = {"affinity": {"threshold": 0.0}}  # at its own threshold it would join no random tokens
@@ -61,12 +53,12 @@ FULL: dict[str, Any] = {
     "tokens": 750,
     "dims": [1280, 3584],
     "repeats": 5,
-    "layer": {"hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944},
+    "layer": layer_of(QWEN2_7B),
     "layer_sequences": {"cpu": 2, "cuda": 32},
     "growth_tokens": [750, 1500, 3000, 6000, 12_000, 24_000],
     "growth_fitted_from": 3000,
     "growth_dim": 1280,
-    "encoder": {"d_model": 1280, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120, "num_mel_bins": 128},
+    "encoder": {name: AUDIO_7B[name] for name in ENCODER},
     "encoder_layers": {"cpu": 4, "cuda": 32},
     "encoder_frames": 1500,
     "scores_frames": [750, 1500, 3000, 6000],
@@ -76,51 +68,15 @@ QUICK: dict[str, Any] = FULL | {
     "tokens": 60,
     "dims": [16],
     "repeats": 2,
-    "layer": {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128},
+    "layer": layer_of(TINY_TEXT) | {"num_key_value_heads": 2},
     "growth_tokens": [60, 120, 240],
     "growth_fitted_from": 60,
     "growth_dim": 16,
-    "encoder": {"d_model": 32, "encoder_attention_heads": 2, "encoder_ffn_dim": 64, "num_mel_bins": 8},
+    "encoder": {name: TINY_AUDIO[name] for name in ENCODER},
     "encoder_layers": {"cpu": 1, "cuda": 1},
     "encoder_frames": 100,
     "scores_frames": [50, 100],
 }
-
-
-def now(device: str, on_cpu: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds since some moment, when the device has done all that it was asked; on a GPU the wall clock's."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return on_cpu()
-
-
-def elapsed(run: Callable[[], object], device: str, on_cpu: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds that one call takes."""
-    start = now(device, on_cpu)
-    run()
-    return now(device, on_cpu) - start
-
-
-def side_by_side(runs: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each, in rounds after a warm-up, so that a busy moment of the machine falls on all alike."""
-    for run in runs.values():
-        run()
-    return in_turns(runs, repeats, device)
-
-
-def in_turns(
-    runs: Mapping[str, Callable[[], object]],
-    repeats: int,
-    device: str,
-    on_cpu: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
-    """Seconds of each, all of them once a round."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            times[name].append(elapsed(run, device, on_cpu))
-    return times
 
 
 def verdict(value: float | None, bar: float | None) -> dict[str, Any]:
@@ -143,16 +99,6 @@ def application(method: Method, x: Tensor) -> Callable[[], int]:
         return x.shape[0] * x.shape[1] - kept
 
     return run
-
-
-def decoder_layer(shape: dict[str, int], sequences: int, tokens: int, like: dict[str, Any]) -> Callable[[], object]:
-    """A prefill pass of one decoder layer of random weights."""
-    config = Qwen2Config(**shape, attn_implementation="sdpa")
-    layer = Qwen2DecoderLayer(config, 0).to(**like).eval()
-    x = torch.randn(sequences, tokens, config.hidden_size, **like)
-    positions = torch.arange(tokens, device=x.device)[None]
-    rotary = Qwen2RotaryEmbedding(config).to(x.device)(x, positions)
-    return lambda: layer(x, position_ids=positions, position_embeddings=rotary)
 
 
 def against_a_layer(size: dict[str, Any], device: str, like: dict[str, Any]) -> list[dict[str, Any]]:
@@ -179,7 +125,7 @@ def against_a_layer(size: dict[str, Any], device: str, like: dict[str, Any]) -> 
                 "seconds_range": [min(seconds), max(seconds)],
                 "layer_seconds": one_layer,
                 "share_of_one_layer": ratio,
-                "share_of_prefill_saved": ratio / LAYERS_7B,
+                "share_of_prefill_saved": ratio / LAYERS_QWEN2_7B,
             }
             judged = "share_of_one_layer" if device == "cpu" else "share_of_prefill_saved"
             bar = CPU_BARS.get(name) if device == "cpu" else GPU_BAR
@@ -281,32 +227,6 @@ def capture(size: dict[str, Any], device: str, like: dict[str, Any]) -> dict[str
     }
 
 
-def environment(device: str) -> dict[str, Any]:
-    """What the figures depend on."""
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    commit = (
-        subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() if shutil.which("git") else ""
-    )
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average_before": os.getloadavg()[0],  # far above 0: something else was running, do not trust the figures
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "fewhertz": fewhertz.__version__,
-        "commit": commit or None,
-    }
-
-
 def show(result: dict[str, Any]) -> None:
     """The result as tables."""
 
@@ -334,10 +254,10 @@ def show(result: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in result["growth"]:
         seconds = dict(row["seconds"])
-        cells = (f"{seconds[n] * 1e3:.1f}" if n in seconds else "–" for n in ns)
+        times = (f"{seconds[n] * 1e3:.1f}" if n in seconds else "–" for n in ns)
         slope = "–" if row["exponent"] is None else f"{row['exponent']:.2f}"
         table.add_row(
-            row["method"].split("@")[0], *cells, slope, "–" if row["bar"] is None else str(row["bar"]), met(row)
+            row["method"].split("@")[0], *times, slope, "–" if row["bar"] is None else str(row["bar"]), met(row)
         )
     console.print(table)
 
@@ -353,12 +273,6 @@ def show(result: dict[str, Any]) -> None:
         for row in scores["memory"]
     )
     console.print(f"its peak memory: {peaks}")
-
-
-def save(result: dict[str, Any], out: Path) -> None:
-    """Write the result file."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main(

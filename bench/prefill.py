@@ -1,13 +1,13 @@
 """Speed of the real thing: a Qwen2-Audio-7B of random weights, and what it gains from fewer audio tokens.
 
-    python bench/prefill.py --out results/bench/prefill.json        # 10 minutes on 2 idle cores at most; or on a GPU
-    python bench/prefill.py --out out/quick.json --quick            # seconds: tiny shapes, for the tests, no figures
+    python -m bench.prefill --out results/bench/prefill.json        # 10 minutes on 2 idle cores at most; or on a GPU
+    python -m bench.prefill --out out/quick.json --quick            # seconds: tiny shapes, for the tests, no figures
 
 On a GPU the model is whole, in bfloat16. On a CPU its layers have their true shapes and there is one of each kind, and
 a short vocabulary; the result says so. Sizes are those of huggingface.co/Qwen/Qwen2-Audio-7B/blob/main/config.json; the
 text_config leaves out hidden_size, layers and heads, which are then the defaults of transformers' Qwen2AudioConfig.
 
-One call of the model that wears a method is timed in its parts, at the borders of the model's own modules:
+One call of the model with a method attached is timed in its parts, at the borders of the model's own modules:
 
 1. encoder: audio tower and projector. It does not depend on keep, so a round encodes once.
 2. compression: plan and apply, finding the clips, trimming their placeholders. (For a method at site=encoder also the
@@ -20,7 +20,6 @@ One call of the model that wears a method is timed in its parts, at the borders 
 from __future__ import annotations
 
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,17 +29,34 @@ from typing import Annotated, Any, TypeAlias
 
 import torch
 import typer
-from methods import elapsed, environment, now, save
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers import Qwen2AudioConfig
 
 import fewhertz
-from fewhertz.attach import encode_once
+from bench.clock import elapsed
+from bench.parts import LLM_SIDE, free_bytes, read_prompt
+from bench.record import environment, progress, save
+from bench.shapes import (
+    AUDIO_7B,
+    LAYERS,
+    TEXT_7B,
+    TEXT_AFTER,
+    TEXT_BEFORE,
+    TEXT_PER_CLIP,
+    TINY_AUDIO,
+    TINY_TEXT,
+    Case,
+    build,
+    configuration,
+    request,
+    tokens_of_clip,
+)
 from fewhertz.cost import kv_bytes, prefill_flops
 from fewhertz.method import Method
+from fewhertz.once import encode_once
 
 KEEPS = ("1", "1/2", "1/3", "1/4", "1/6", "1/10")
 BAR_KEEP = "1/3"
@@ -49,50 +65,16 @@ SPEEDUP_BAR = 0.85  # least share of the speed-up that FLOPs predict
 PAPER_MS = {"1": 162.5, "1/2": 34.4}  # prefill at two keeps on an A100, arXiv 2511.14293
 MIN_ROUNDS = 2
 DECODE_STEPS = 4
-TEXT_BEFORE, TEXT_PER_CLIP, TEXT_AFTER = 15, 8, 20  # about a system prompt, "Audio 1: <bos><eos>\n", a question
-ID_LIMIT = 100  # text tokens of the prompts are drawn below
 
-TEXT_7B: dict[str, int] = {
-    "hidden_size": 4096,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "vocab_size": 156_032,
-}
-AUDIO_7B: dict[str, int] = {
-    "d_model": 1280,
-    "encoder_layers": 32,
-    "encoder_attention_heads": 20,
-    "encoder_ffn_dim": 5120,
-    "num_mel_bins": 128,
-    "max_source_positions": 1500,
-}
-LAYERS = TEXT_7B["num_hidden_layers"]
 SCALED = f"compression_over_saved_{LAYERS}_layers"
-LLM_SIDE = ("compression", "merge", "prefill")
 WHOLE: dict[str, Any] = {"text": TEXT_7B, "audio": AUDIO_7B, "clips": [1, 10], "batches": [1, 16], "rounds": 5}
 ON_CPU: dict[str, Any] = WHOLE | {
     "text": TEXT_7B | {"num_hidden_layers": 1, "vocab_size": 1024},
     "audio": AUDIO_7B | {"encoder_layers": 1},
 }
 QUICK: dict[str, Any] = {
-    "text": {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "vocab_size": 128,
-    },
-    "audio": {
-        "d_model": 32,
-        "encoder_layers": 1,
-        "encoder_attention_heads": 2,
-        "encoder_ffn_dim": 64,
-        "num_mel_bins": 8,
-        "max_source_positions": 120,
-    },
+    "text": TINY_TEXT,
+    "audio": TINY_AUDIO,
     "clips": [1, 2],
     "batches": [1, 2],
     "rounds": MIN_ROUNDS,
@@ -107,7 +89,7 @@ def flops(text: Any, n: int) -> int:
         L · (2n·(4d² + 3d·f) + 2d·n(n + 1)) + 2n·d·V
 
     A multiply and an add are two. Attention is 4d for each pair of a token and one before it or itself, since torch's
-    kernels skip the rest where they are told no more than that it is causal; the whole square would be 4d·n². This
+    kernels skip the rest where they know no more than that it is causal; the whole square would be 4d·n². This
     model's `forward` makes logits at every position: `fewhertz.cost.prefill_flops` counts those of the last alone,
     which would do.
 
@@ -116,21 +98,6 @@ def flops(text: Any, n: int) -> int:
         n: tokens of the prompt, audio and text.
     """
     return prefill_flops(text, n) + 2 * (n - 1) * text.hidden_size * text.vocab_size
-
-
-@dataclass(frozen=True)
-class Case:
-    """`batch` prompts with `clips` pieces of audio of 30 s each."""
-
-    clips: int
-    batch: int
-
-    def __str__(self) -> str:
-        return f"{self.clips} × 30 s, batch {self.batch}"
-
-    def prompt(self, tokens_per_clip: int) -> int:
-        """Tokens of one prompt."""
-        return TEXT_BEFORE + self.clips * (TEXT_PER_CLIP + tokens_per_clip) + TEXT_AFTER
 
 
 @dataclass(frozen=True)
@@ -147,82 +114,6 @@ def at_keep(method: Method, keep: str) -> Method:
     return replace(method, keep=Fraction(keep), rate=None)
 
 
-def configuration(size: dict[str, Any]) -> Qwen2AudioConfig:
-    text, audio = size["text"], size["audio"]
-    return Qwen2AudioConfig(
-        audio_config={"model_type": "qwen2_audio_encoder"} | audio,
-        text_config={"model_type": "qwen2", "max_position_embeddings": 8192, "rms_norm_eps": 1e-5} | text,
-        audio_token_index=min(151_646, text["vocab_size"] - 1),
-    )
-
-
-def build(config: Qwen2AudioConfig, device: str, dtype: torch.dtype) -> Any:
-    """The model with random weights, made where and as they are to be: no copy in float32 on the way."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            return Qwen2AudioForConditionalGeneration(config).eval()
-    finally:
-        torch.set_default_dtype(before)
-
-
-def tokens_of_clip(config: Qwen2AudioConfig) -> int:
-    return config.audio_config.max_source_positions // 2
-
-
-def request(config: Qwen2AudioConfig, case: Case, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Random prompts laid out as the processor does, the audio as mel spectrograms of full windows."""
-    mels, frames = config.audio_config.num_mel_bins, 2 * config.audio_config.max_source_positions
-    audio = [config.audio_token_id] * tokens_of_clip(config)
-
-    def text(n: int) -> list[int]:
-        return torch.randint(0, ID_LIMIT, (n,)).tolist()
-
-    def prompt() -> list[int]:
-        ids = text(TEXT_BEFORE)
-        for _ in range(case.clips):
-            ids += text(TEXT_PER_CLIP // 2) + audio + text(TEXT_PER_CLIP - TEXT_PER_CLIP // 2)
-        return ids + text(TEXT_AFTER)
-
-    ids = torch.tensor([prompt() for _ in range(case.batch)], device=device)
-    windows = case.clips * case.batch
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "input_features": torch.randn(windows, mels, frames, device=device, dtype=dtype),
-        "feature_attention_mask": torch.ones(windows, frames, device=device, dtype=torch.long),
-    }
-
-
-def reset_peak(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-
-
-def peak_bytes(device: str) -> int | None:
-    """Most bytes held at once since `reset_peak`, weights included; on a CPU the resident set of the process."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return _from_proc("/proc/self/status", "VmHWM")
-
-
-def free_bytes(device: str) -> int | None:
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        return torch.cuda.mem_get_info()[0]
-    return _from_proc("/proc/meminfo", "MemAvailable")
-
-
-def _from_proc(path: str, field: str) -> int | None:
-    if sys.platform != "linux":
-        return None
-    lines = Path(path).read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
 def needed_bytes(config: Qwen2AudioConfig, case: Case, dtype: torch.dtype) -> int:
     """Estimate of what a case takes at keep=1 beside the weights: KV cache, and the widest step of LLM or encoder."""
     text, audio = config.text_config, config.audio_config
@@ -234,62 +125,8 @@ def needed_bytes(config: Qwen2AudioConfig, case: Case, dtype: torch.dtype) -> in
     return kv_bytes(text, tokens, dtype) + max(encoder, llm) * dtype.itemsize
 
 
-@dataclass
-class Reading:
-    """A prompt read: the model's output, seconds of the parts, peak bytes while the encoder and while the LLM ran."""
-
-    out: Any
-    seconds: dict[str, float]
-    peaks: dict[str, int]
-
-
-def read_prompt(model: Any, inputs: dict[str, Tensor], device: str) -> Reading:
-    """Call the model, and tell the parts of the call apart where its own modules begin and end."""
-    core = model.base_model
-    at: dict[str, float] = {}
-    seconds: dict[str, float] = defaultdict(float)
-    peaks: dict[str, int] = {}
-
-    def note_peak(part: str) -> None:
-        peak = peak_bytes(device)
-        if peak is not None:
-            peaks[part] = max(peak, peaks.get(part, 0))
-
-    def enter_encoder(*_: object) -> None:
-        reset_peak(device)
-        at["encoder"] = now(device)
-
-    def leave_encoder(*_: object) -> None:
-        seconds["encoder"] += now(device) - at["encoder"]
-        note_peak("encoder")
-
-    def enter_merge(*_: object) -> None:
-        at["merge"] = now(device)
-
-    def enter_llm(*_: object) -> None:
-        reset_peak(device)
-        at["prefill"] = now(device)
-
-    hooks = [core.get_input_embeddings().register_forward_pre_hook(enter_merge)]
-    hooks += [core.language_model.register_forward_pre_hook(enter_llm)]
-    for part in (core.audio_tower, core.multi_modal_projector):
-        hooks += [part.register_forward_pre_hook(enter_encoder), part.register_forward_hook(leave_encoder)]
-    try:
-        start = now(device)
-        out = model(**inputs, use_cache=True)
-        end = now(device)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    note_peak("llm")
-    seconds["compression"] = at["merge"] - start - seconds["encoder"]
-    seconds["merge"] = at["prefill"] - at["merge"]
-    seconds["prefill"] = end - at["prefill"]
-    return Reading(out, seconds, peaks)
-
-
 def sample(model: Any, inputs: dict[str, Tensor], method: Method, device: str) -> dict[str, Any]:
-    """One call of the model that wears the method, and some tokens more: seconds of each part, tokens and bytes."""
+    """One call of the model with the method attached, and some tokens more: seconds of each part, tokens and bytes."""
     with fewhertz.compress(model, method) as handle:
         reading = read_prompt(model, inputs, device)
         cache = reading.out.past_key_values
@@ -344,9 +181,9 @@ def rows_of(config: Qwen2AudioConfig, work: Work, samples: Samples, encoder: flo
     scale = LAYERS / text.num_hidden_layers
     rows = []
     for (method, keep), ones in samples.items():
-        whole, worn = samples[method, "1"], at_keep(method, keep)
+        whole, shorter = samples[method, "1"], at_keep(method, keep)
         n, n_whole = ones[0]["prompt_tokens"], whole[0]["prompt_tokens"]
-        expected = case.prompt(worn.num_tokens(tokens_of_clip(config)))
+        expected = case.prompt(shorter.num_tokens(tokens_of_clip(config)))
         assert n == expected, f"the LLM read {n} tokens, not {expected}"
         parts = {part: statistics.median(one["seconds"][part] for one in ones) for part in LLM_SIDE}
         prefill = [(w["seconds"]["prefill"], one["seconds"]["prefill"]) for w, one in zip(whole, ones, strict=True)]
@@ -359,7 +196,7 @@ def rows_of(config: Qwen2AudioConfig, work: Work, samples: Samples, encoder: flo
                 "case": str(case),
                 "clips": case.clips,
                 "batch": case.batch,
-                "method": worn.spec,
+                "method": shorter.spec,
                 "keep": keep,
                 "audio_tokens": ones[0]["audio_tokens"] // case.batch,
                 "prompt_tokens": n,
@@ -570,22 +407,18 @@ def show(result: dict[str, Any]) -> None:
     for left in result["left_out"]:
         console.print(f"left out of {left['case']}: {left['what']}: {left['why']}", highlight=False)
     for bar in result["bars"]:
-        verdict = {True: "met", False: "[red]missed[/red]", None: "not told"}[bar["met"]]
+        verdict = {True: "met", False: "[red]missed[/red]", None: "inconclusive"}[bar["met"]]
         value = "none saved" if bar["worst"] is None else f"{bar['worst']:.4g}"
         where = "" if bar["worst_row"] is None else f"; worst: {value} ({bar['worst_row']})"
         console.print(f"{bar['what']}: {bar['bar']}: {verdict}{where}", highlight=False)
-    told = result["paper"]
+    found = result["paper"]
     console.print(
-        f"{told['source']}: half the tokens, {told['reported_speedup']:.1f} times faster. Fewer FLOPs make prefill "
-        f"{told['limit_at_any_length']:.0f} times faster at most, whatever the length, and "
-        f"{told['predicted_speedup_30s']:.2f} times for 30 s in Qwen2-Audio-7B: "
-        f"{told['share_of_other_effects_30s']:.0%} of the {told['ms_saved']:.0f} ms saved would be something else.",
+        f"{found['source']}: half the tokens, {found['reported_speedup']:.1f} times faster. Fewer FLOPs make prefill "
+        f"{found['limit_at_any_length']:.0f} times faster at most, whatever the length, and "
+        f"{found['predicted_speedup_30s']:.2f} times for 30 s in Qwen2-Audio-7B: "
+        f"{found['share_of_other_effects_30s']:.0%} of the {found['ms_saved']:.0f} ms saved would be something else.",
         highlight=False,
     )
-
-
-def progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def has_bfloat16(info: Path = Path("/proc/cpuinfo")) -> bool:
@@ -657,11 +490,11 @@ def main(
         took = sum(work.rounds * round_seconds(work.case, work.methods, work.keeps) for work in works)
         progress(f"{sum(work.rounds for work in works)} rounds of {len(works)} cases, about {took:.0f} s")
 
-        rows, told = [], []
+        rows, encoders = [], []
         for work in works:
             samples = measure(model, work, device, weights)
-            told.append(encoder_of(work, samples))
-            rows += rows_of(config, work, samples, told[-1]["encoder_seconds"])
+            encoders.append(encoder_of(work, samples))
+            rows += rows_of(config, work, samples, encoders[-1]["encoder_seconds"])
 
     result = {
         "what": "Qwen2-Audio-7B's shapes with random weights: seconds of each part of a call, KV bytes, peak memory",
@@ -683,7 +516,7 @@ def main(
             "budget_seconds": budget,
         },
         "environment": before,
-        "cases": told,
+        "cases": encoders,
         "rows": rows,
         "left_out": left_out + too_large,
         "bars": bars(rows, kv_bytes(text, 1, weights)),

@@ -1,8 +1,8 @@
 """pocket under vLLM on this machine: transformers' words through the server, many clients at once, many clips at once.
 
-    .venv-vllm/bin/python bench/serving.py words --out results/bench/serving-words.json    # about 6 minutes on 2 cores
-    .venv-vllm/bin/python bench/serving.py load  --out results/bench/serving-load.json     # about 8
-    .venv-vllm/bin/python bench/serving.py batch --out results/bench/serving-batch.json    # about 15
+    .venv-vllm/bin/python -m bench.serving words --out results/bench/serving-words.json    # about 6 minutes on 2 cores
+    .venv-vllm/bin/python -m bench.serving load  --out results/bench/serving-load.json     # about 8
+    .venv-vllm/bin/python -m bench.serving batch --out results/bench/serving-batch.json    # about 15
 
 words: every clip of two test lists through a server, against what `fewhertz eval` has in results/ for the same clips.
 load: 32 clients; each request says its own keep, and keeps take turns, so that whatever else the machine does falls on
@@ -40,17 +40,18 @@ import psutil
 import soundfile
 import typer
 import vllm
-from methods import environment, save
 from openai import AsyncOpenAI, OpenAIError
 
 import fewhertz
+from bench.clock import wall
+from bench.record import environment, save
 from fewhertz import audio, run
 from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import IDENTITY
 
 REPO = Path(__file__).parents[1]
-sys.path[:0] = [str(REPO / "tests_vllm"), str(REPO)]
+sys.path.insert(0, str(REPO / "tests_vllm"))
 from engines import server  # noqa: E402
 
 from recipes.research.packed import Packed  # noqa: E402
@@ -84,9 +85,9 @@ def about(what: str, **configuration: Any) -> dict[str, Any]:
 def served(method: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
     """A server of pocket, and the seconds after which it was up."""
     log = Path(tempfile.mkstemp(prefix="fewhertz-serving-", suffix=".log")[1])
-    began = time.perf_counter()
+    began = wall()
     with server("pocket", log, "--method", method, "--trust-request-mm-kwargs", *SERVER) as (address, process):
-        yield address, process, time.perf_counter() - began
+        yield address, process, wall() - began
     log.unlink()
 
 
@@ -99,8 +100,8 @@ def client_of(address: str) -> AsyncOpenAI:
 
 def asked(data: bytes, spec: str) -> dict[str, Any]:
     """A chat request for a transcript."""
-    heard = {"data": base64.b64encode(data).decode(), "format": "wav"}
-    content = [{"type": "input_audio", "input_audio": heard}, {"type": "text", "text": PROMPT}]
+    clip = {"data": base64.b64encode(data).decode(), "format": "wav"}
+    content = [{"type": "input_audio", "input_audio": clip}, {"type": "text", "text": PROMPT}]
     return {
         "model": "pocket",
         "messages": [{"role": "user", "content": content}],
@@ -185,7 +186,7 @@ class Tally:
     busy: float = 0.0  # seconds of its blocks
     errors: list[str] = field(default_factory=list)
 
-    def told(self, seconds: float) -> dict[str, Any]:
+    def figures(self, seconds: float) -> dict[str, Any]:
         """The figures; `seconds`: of a recording."""
         return {
             "requests": len(self.first),
@@ -230,11 +231,11 @@ class Recordings:
 async def ask(client: AsyncOpenAI, data: bytes, spec: str, tally: Tally) -> None:
     """One request, timed."""
     request = asked(data, spec) | {"stream": True, "stream_options": {"include_usage": True}}
-    began, first, usage = time.perf_counter(), None, None
+    began, first, usage = wall(), None, None
     try:
         async for part in await client.chat.completions.create(**request):
             if part.choices and part.choices[0].delta.content and first is None:
-                first = time.perf_counter() - began
+                first = wall() - began
             usage = part.usage or usage
     except OpenAIError as error:
         tally.errors.append(f"{type(error).__name__}: {error}"[:300])
@@ -242,7 +243,7 @@ async def ask(client: AsyncOpenAI, data: bytes, spec: str, tally: Tally) -> None
     if usage is None:
         tally.errors.append("a stream without its end")
         return
-    whole = time.perf_counter() - began
+    whole = wall() - began
     tally.first.append(whole if first is None else first)  # an empty answer: its end
     tally.whole.append(whole)
     tally.prompt_tokens.append(usage.prompt_tokens)
@@ -251,14 +252,14 @@ async def ask(client: AsyncOpenAI, data: bytes, spec: str, tally: Tally) -> None
 
 async def block(client: AsyncOpenAI, made: Recordings, spec: str, clients: int, seconds: float, tally: Tally) -> None:
     """Clients that each ask again as soon as they are answered; then all are waited for."""
-    began = time.perf_counter()
+    began = wall()
 
     async def one() -> None:
-        while time.perf_counter() - began < seconds:
+        while wall() - began < seconds:
             await ask(client, made.next(), spec, tally)
 
     await asyncio.gather(*(one() for _ in range(clients)))
-    tally.busy += time.perf_counter() - began
+    tally.busy += wall() - began
 
 
 async def watch(pid: int, seen: list[int]) -> None:
@@ -310,11 +311,11 @@ def load(
         for name, few in (("every recording new", None), ("16 recordings, again and again", 16)):
             made = Recordings(manifests / "synthetic-test.jsonl", recording, few)
             tallies, memory = asyncio.run(under_load(address, server.pid, made, method, clients, seconds, turn))
-            told = {keep: tally.told(recording) for keep, tally in tallies.items()}
-            base = told[KEEPS[0]]
+            figures = {keep: tally.figures(recording) for keep, tally in tallies.items()}
+            base = figures[KEEPS[0]]
             third = len(memory) // 3
             parts[name] = {
-                "keeps": told,
+                "keeps": figures,
                 "over_all_tokens": {
                     keep: {
                         "throughput": round(one["requests_per_second"] / base["requests_per_second"], 3),
@@ -323,7 +324,7 @@ def load(
                         ),
                         "prompt_tokens": round(one["prompt_tokens"] / base["prompt_tokens"], 3),
                     }
-                    for keep, one in told.items()
+                    for keep, one in figures.items()
                 },
                 "most_memory_by_thirds_mb": [
                     round(max(memory[i : i + third]) / 1e6, 1) for i in (0, third, len(memory) - third)
@@ -370,14 +371,14 @@ def batch(
         journal = answers / "journal.jsonl"
         runs = []
         for kill in (kill_at, None):
-            began = time.perf_counter()
+            began = wall()
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
             while kill is not None and process.poll() is None and _done(journal) < kill:
                 time.sleep(0.1)
             if kill is not None:
                 os.kill(process.pid, signal.SIGKILL)
             said = (process.communicate()[1] or "").strip().splitlines()
-            runs.append(Run(process.returncode, time.perf_counter() - began, _done(journal), said[-1] if said else ""))
+            runs.append(Run(process.returncode, wall() - began, _done(journal), said[-1] if said else ""))
             print(runs[-1], flush=True)
         found = [json.loads(line) for line in (answers / "outputs.jsonl").read_text("utf-8").splitlines()]
         written = Counter(one["row"] for one in map(json.loads, journal.read_text().splitlines()) if "text" in one)

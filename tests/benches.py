@@ -1,4 +1,4 @@
-"""The benches of bench/, which are no package: imported, and run as their users run them."""
+"""The benches of bench/: imported, and run as their users run them."""
 
 import importlib
 import json
@@ -9,24 +9,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
-
-FOLDER = Path(__file__).parents[1] / "bench"
+ROOT = Path(__file__).parents[1]
 
 
 def load(name: str) -> ModuleType:
-    """A bench as a module; they import one another."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        return importlib.import_module(name)
+    """A bench as a module."""
+    return importlib.import_module(f"bench.{name}")
 
 
 def quick(name: str, out: Path, *flags: str) -> tuple[subprocess.CompletedProcess, dict[str, Any]]:
     """A run that shows that it runs, and its result."""
     run = subprocess.run(
-        [sys.executable, str(FOLDER / f"{name}.py"), "--quick", "--device=cpu", *flags, f"--out={out}"],
+        [sys.executable, "-m", f"bench.{name}", "--quick", "--device=cpu", *flags, f"--out={out}"],
         capture_output=True,
         text=True,
+        cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         check=False,
     )

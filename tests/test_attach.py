@@ -13,9 +13,9 @@ import torch
 from tiny import AUDIO, PAD, TINY, labels_of, prompts, with_cache
 
 import fewhertz
-from fewhertz.attach import encode_once
 from fewhertz.families import family_of, family_of_config
 from fewhertz.layout import Trim, find_clips
+from fewhertz.once import encode_once
 
 ROWS = [[800], [301]]
 

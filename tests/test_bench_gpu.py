@@ -86,10 +86,9 @@ def test_no_library_that_reads_audio_is_needed(tmp_path: Path) -> None:
         "import runpy, sys\n"
         "sys.modules.update(soundfile=None, soxr=None)\n"
         f"sys.argv = ['gpu.py', '--quick', '--device=cpu', '--seconds=1', '--out={out}']\n"
-        f"sys.path.insert(0, {str(benches.FOLDER)!r})\n"
-        f"runpy.run_path({str(benches.FOLDER / 'gpu.py')!r}, run_name='__main__')\n"
+        "runpy.run_module('bench.gpu', run_name='__main__')\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=benches.ROOT)
     assert run.returncode == 0, run.stderr
     # the second was over when all was loaded
     assert "s were left" in json.loads(out.read_text("utf-8"))["left_out"]["ceilings"]

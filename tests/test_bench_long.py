@@ -11,7 +11,7 @@ import pytest
 
 from fewhertz.transcription import Segment
 
-RESULT = benches.FOLDER.parent / "results" / "bench" / "long-audio.json"
+RESULT = benches.ROOT / "results" / "bench" / "long-audio.json"
 
 
 @pytest.fixture(scope="module")

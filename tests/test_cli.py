@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pty
@@ -12,11 +13,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import typer
 from typer.testing import CliRunner
 
 import fewhertz
@@ -24,6 +27,7 @@ from fewhertz import audio, checkpoint, run
 from fewhertz.cli import app
 from fewhertz.method import METHODS, RECOMMENDED, parse
 from fewhertz.pocket import path
+from fewhertz.training.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(sys.executable).with_name("fewhertz")
@@ -105,6 +109,27 @@ def test_each_help_has_an_example(verb: str) -> None:
     done = fewhertz_(verb, "--help")
     assert done.exit_code == 0
     assert f"fewhertz {verb}" in done.stdout.split("Show this message", 1)[1]
+
+
+def test_training_is_set_by_the_fields_of_settings() -> None:
+    group: Any = typer.main.get_command(app)
+    options = {one.name: one for one in group.commands["train"].params}
+    fields = {one.name: one for one in dataclasses.fields(Settings)}
+    assert options.keys() - fields.keys() == {
+        "model", "method", "task", "out", "dev", "keep", "data", "subset", "split", "audio", "prompt", "device",
+        "dtype", "modules",
+    }  # fmt: skip
+    assert fields.keys() - options.keys() == {"keeps"}  # --keep 1/2..1/6
+    for name in fields.keys() & options.keys():
+        one = options[name]
+        assert one.opts == ["--" + name.replace("_", "-")] and not one.secondary_opts
+        assert (one.default, one.help) == (fields[name].default, fields[name].metadata["help"])
+    said = {name: one.default for name, one in options.items() if one.default is not None and name in fields}
+    assert said == {
+        "objective": "labels", "targets": "q,k", "rank": 16, "alpha": 32, "dropout": 0.0, "lr": 2e-4, "warmup": 0.05,
+        "decay": 0.0, "epochs": 3.0, "batch_size": 16, "accumulate": 1, "every": 100, "max_new_tokens": 256,
+        "bf16": False, "checkpointing": False, "cache_gb": 2.0, "seed": 0,
+    }  # fmt: skip
 
 
 def test_version_and_no_arguments() -> None:

@@ -14,10 +14,12 @@ from torch import Tensor
 
 import fewhertz
 import fewhertz.families
-from fewhertz.attach import encode_once
+from fewhertz.corrections import lay_out
 from fewhertz.families import whisper
 from fewhertz.families.base import FAMILIES
+from fewhertz.once import encode_once
 from fewhertz.plan import Plan
+from fewhertz.steps import Steps
 
 FAMILY = {kind.name: kind for kind in FAMILIES}
 INSIDE = [name for name in TINY if FAMILY[name].not_inside is None]
@@ -141,15 +143,12 @@ def test_times_and_sizes_are_in_audio_tokens() -> None:
 
 
 @torch.no_grad()
-def test_what_the_llm_is_told(name: str, net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrections_count_in_audio_tokens(name: str, net: Any) -> None:
     """Positions are those of the uncompressed prompt, sizes count audio tokens, and text is as before."""
     batch = prompts(name, [[501]])  # 251 frames, 125 tokens
     seen: list[Any] = []
-    import fewhertz.attach as attach
-
-    real = attach.lay_out
-    monkeypatch.setattr(attach, "lay_out", lambda *args: seen.append(real(*args)) or seen[-1])
-    with fewhertz.compress(net, HALF) as handle:
+    steps = Steps(lay_out=lambda *args: seen.append(lay_out(*args)) or seen[-1])
+    with fewhertz.compress(net, HALF, steps=steps) as handle:
         net(**batch)
     (layout,), (plan,) = seen, handle.last.plans
     start = int((batch["input_ids"][0] == net.config.audio_token_id).nonzero()[0])

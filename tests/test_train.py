@@ -29,9 +29,11 @@ from tiny import TINY, prompts
 import fewhertz
 from fewhertz import adapter, audio, files
 from fewhertz.evaluation import curves, results
+from fewhertz.families import family_of
 from fewhertz.layout import IGNORE
 from fewhertz.pocket import path
 from fewhertz.run import reply, request
+from fewhertz.steps import Steps
 from fewhertz.training import Settings, Stopped, keep_range, train
 from fewhertz.training.data import Encoded, EncodedAudio, Stream, batch_of, end_of_turn
 from fewhertz.training.step import add_lora, cross_entropy, divergence, learning_rate, logits_of
@@ -93,9 +95,9 @@ def perturb(out: Path) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_five_steps_of_each_family_with_falling_loss(name: str) -> None:
     net = TINY[name].build()
-    handle = fewhertz.compress(net, "conv@keep=1/3")
-    batches = [prompts(name, [[mel]], seed=mel) for mel in (800, 301, 640)]
-    ears = EncodedAudio(handle, lambda i, site, scores: Encoded.of(net, ears.family, batches[i], site, scores), 1e9)
+    family, batches = family_of(net), [prompts(name, [[mel]], seed=mel) for mel in (800, 301, 640)]
+    audio = EncodedAudio(lambda i, site, scores: Encoded.of(net, family, batches[i], site, scores), 1e9)
+    handle = fewhertz.compress(net, "conv@keep=1/3", steps=Steps(encode=audio.encode))
     wrapped = add_lora(net, Settings(targets="q,k"), "tiny")
     trained = {key: one for key, one in wrapped.named_parameters() if one.requires_grad}
     layers = net.config.get_text_config().num_hidden_layers
@@ -106,7 +108,7 @@ def test_five_steps_of_each_family_with_falling_loss(name: str) -> None:
     samples = [0, 1, 2]
     losses = []
     for _ in range(5):
-        call, said = batch_of(ears, samples, ears.prompts(samples), answers, pad=107)
+        call, said = batch_of(family, samples, audio.prompts(samples, handle.method), answers, pad=107)
         loss = cross_entropy(logits_of(wrapped, call, said.shape[1], keeps_logits=False), said) / 9
         loss.backward()
         assert all(one.grad is not None for one in trained.values())
@@ -123,9 +125,10 @@ def test_a_batch_is_what_the_processor_would_make(name: str) -> None:
     net = TINY[name].build()
     batches = [prompts(name, [[mel]], seed=mel) for mel in (640, 301)]
     answers = [[3, 5, 7], [11]]
-    with fewhertz.compress(net, "pool@keep=1") as handle, torch.no_grad():
-        ears = EncodedAudio(handle, lambda i, site, scores: Encoded.of(net, ears.family, batches[i], site, scores), 0)
-        call, said = batch_of(ears, [0, 1], ears.prompts([0, 1]), answers, pad=107)
+    family = family_of(net)
+    audio = EncodedAudio(lambda i, site, scores: Encoded.of(net, family, batches[i], site, scores), 0)
+    with fewhertz.compress(net, "pool@keep=1", steps=Steps(encode=audio.encode)) as handle, torch.no_grad():
+        call, said = batch_of(family, [0, 1], audio.prompts([0, 1], handle.method), answers, pad=107)
         together = logits_of(net, call, 3, keeps_logits=False)
     for row, (batch, answer) in enumerate(zip(batches, answers, strict=True)):
         ids = torch.cat([batch["input_ids"], torch.tensor([answer])], dim=1)

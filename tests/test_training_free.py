@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import torch
 from packing import store
 
 import fewhertz
+from fewhertz.corrections import lay_out
 from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import RECOMMENDED, Clip, parse
 from fewhertz.methods._shared import unit
 from fewhertz.plan import Plan
+from fewhertz.steps import Steps
 from recipes.research.grids import AS_PUBLISHED, BOTH, CORRECTIONS, TIME
 from recipes.research.grids.training_free import (
     CANDIDATES,
@@ -185,21 +188,17 @@ def test_ideas_keep_the_budget(ideas: object, tokens: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("parameters", "alpha", "mean"), [("", 1.0, True), ("alpha=0.5", 0.5, True), ("place=first", 1.0, False)]
 )
-def test_otherwise_changes_the_corrections_alone(
-    ideas: object, parameters: str, alpha: float, mean: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fewhertz import attach
-
-    laid = []
-    plain = attach.lay_out
-    monkeypatch.setattr(attach, "lay_out", lambda *args: laid.append(plain(*args)) or laid[-1])
+def test_otherwise_changes_the_corrections_alone(ideas: Any, parameters: str, alpha: float, mean: bool) -> None:
+    laid: list[Any] = []
+    steps = Steps(lay_out=lambda *args: laid.append(lay_out(*args)) or laid[-1])
     model, processor = fewhertz.load("pocket")
     wave = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     inputs = processor(
         text="<|audio_bos|><|AUDIO|><|audio_eos|>", audio=[wave], sampling_rate=16_000, return_tensors="pt"
     )
     method = f"ward-told({parameters})" if parameters else "ward-told"
-    with ideas.otherwise(), fewhertz.compress(model, f"{method}@keep=1/5+time+sizes") as handle, torch.no_grad():  # type: ignore[attr-defined]
+    spec = f"{method}@keep=1/5+time+sizes"
+    with ideas.otherwise(), fewhertz.compress(model, spec, steps=steps) as handle, torch.no_grad():
         model(**inputs)
     (plan,), found = handle.last.plans, laid[0]
     assert plan is not None

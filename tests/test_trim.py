@@ -15,9 +15,9 @@ from torch import Tensor
 
 import fewhertz
 import fewhertz.families
-from fewhertz.attach import encode_once
 from fewhertz.families import whisper
 from fewhertz.families.base import FAMILIES, Windows
+from fewhertz.once import encode_once
 
 FAMILY = {kind.name: kind for kind in FAMILIES}
 MASKED = [name for name in TINY if FAMILY[name].padding == "masked"]

@@ -5,20 +5,20 @@ Importing this module registers them. Ideas that need no code are specs: `ward(s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from fewhertz import attach
-from fewhertz.method import Clip
+from fewhertz.corrections import PromptLayout
+from fewhertz.method import Clip, Method
 from fewhertz.methods._shared import attention_shares, cosine, mark, norm, squared_distance, unit
 from fewhertz.methods.optimal import Optimal
 from fewhertz.methods.ward import Ward
 from fewhertz.plan import Plan
+from fewhertz.steps import Steps, changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,23 +50,20 @@ class _Corrected(Plan):
         return self._positions({"first": "amin", "last": "amax"}[self.place]).float()
 
 
-@contextmanager
-def otherwise() -> Iterator[None]:
+def otherwise() -> AbstractContextManager[None]:
     """While it lasts, the corrections of `ward-told` are those that its parameters say."""
-    plain: Any = attach.lay_out
 
-    def lay_out(method: Any, positions: Tensor, clips: Any, plans: Any, *layout: Any) -> Any:
-        if isinstance(method, Otherwise):
-            plans = [
-                _Corrected(plan.group, plan.m, plan.weight, alpha=method.alpha, place=method.place) for plan in plans
-            ]
-        return plain(method, positions, clips, plans, *layout)
+    def change(steps: Steps) -> Steps:
+        def lay_out(method: Method, positions: Tensor, clips: Any, plans: Any, *layout: Any) -> PromptLayout:
+            if isinstance(method, Otherwise):
+                plans = [
+                    _Corrected(plan.group, plan.m, plan.weight, plan.per, method.alpha, method.place) for plan in plans
+                ]
+            return steps.lay_out(method, positions, clips, plans, *layout)
 
-    attach.lay_out = lay_out  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        attach.lay_out = plain
+        return replace(steps, lay_out=lay_out)
+
+    return changed(change)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,31 +7,26 @@ import functools
 import inspect
 import logging
 import threading
-import time
 import types
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewhertz.corrections import PromptLayout, check_kernel, lay_out, recall, remember, sized
+from fewhertz.corrections import PromptLayout, check_kernel, recall, remember, sized
 from fewhertz.families import family_of
-from fewhertz.families.base import Family, Windows
+from fewhertz.families.base import Family
 from fewhertz.layout import IGNORE, ClipSpan, Trim, find_clips
-from fewhertz.mel import mel_tokens
-from fewhertz.method import DEFAULT, Clip, Method, Positions, parse
+from fewhertz.method import DEFAULT, Method, Positions, parse
 from fewhertz.plan import Plan
+from fewhertz.steps import Call, Steps, base_of, current
 
 log = logging.getLogger(__name__)
 
 NEWEST = 5, 24  # transformers that `make test-versions` runs
-FRAMES_PER_TOKEN = 2  # of an encoder with a site "encoder.k"
 _HANDLE = "_fewhertz_handle"
 _LEARNED = "_fewhertz_learned"
 _HEEDED = "_fewhertz_heeded"
@@ -123,14 +118,18 @@ class Attached:
     Attributes:
         method: the method, its budget bound to the model's rate.
         trim: whether the encoder reads valid frames alone; `None`: where something is compressed.
+        steps: what stands between audio and LLM (fewhertz.steps).
         learned: what training changes of it; the model keeps it for the next method of this name and parameters.
         last: what the last call did (`Report`); of calls in several threads, the one that encoded last.
     """
 
-    def __init__(self, model: nn.Module, family: Family, method: Method, trim: bool | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, family: Family, method: Method, trim: bool | None = None, steps: Steps | None = None
+    ) -> None:
         family.check_trim(trim)
         self.model: Any = model
         self.trim = trim
+        self.steps = steps or Steps()
         self.family = family
         self.asked = method
         self.method = family.fit(method, model.config)
@@ -263,7 +262,8 @@ class Attached:
     def _prepare(self, kwargs: dict[str, Any], generating: bool) -> tuple[dict[str, Any], PromptLayout | None]:
         """Encode, compress, trim, merge: the call as the LLM is to see it, and how it is laid out."""
         call = dict(kwargs)
-        method = self.method
+        steps = current(self.steps, self.model)
+        method = steps.method or self.method
         presented = method.positions == "time" or method.sizes
         if presented:
             check_kernel(self.model)  # it may have been set since
@@ -296,7 +296,7 @@ class Attached:
             raise NotImplementedError("the cache holds tokens already: pass the whole prompt and an empty cache")
 
         placeholder = self.family.placeholder(self.model.config)
-        tokens, clips, report = self._compressed(audio, ids, ids == placeholder)
+        tokens, clips, report = self._compressed(steps, audio, ids, ids == placeholder)
 
         layout = None
         dropped = torch.zeros_like(ids, dtype=torch.bool)
@@ -309,17 +309,14 @@ class Attached:
             # a row shortened more than its neighbours needs padding even if the batch had none
             mask = torch.ones_like(ids) if mask is None else mask
             positions = self.family.positions(self.model, call, [clip.n for clip in clips]) if presented else ids
-            layout = lay_out(method, positions, clips, report.plans, trim, mask)
+            layout = steps.lay_out(method, positions, clips, report.plans, trim, mask)
             pad = self._pad_id(ids, mask)
             call["attention_mask"] = trim.apply(mask, 0)
             if call.get("labels") is not None:
                 call["labels"] = trim.apply(call["labels"], IGNORE)
             ids = call["input_ids"] = trim.apply(ids, pad)
 
-        embeds = self.model.get_input_embeddings()(ids)
-        audio_tokens = torch.cat(tokens).to(embeds.device, embeds.dtype)
-        places = (ids == placeholder).to(embeds.device)
-        call["inputs_embeds"] = embeds.masked_scatter(places[..., None], audio_tokens)
+        call["inputs_embeds"] = steps.embed(self.model, ids, ids == placeholder, tokens)
         if layout is not None and layout.positions is not None:
             call["position_ids"] = layout.positions
         counts = [len(clip) for clip in tokens]
@@ -360,165 +357,28 @@ class Attached:
         Raises:
             ValueError: where the audio gives no token.
         """
-        tokens, clips, _ = self._compressed(audio, ids, placeholders)
+        tokens, clips, _ = self._compressed(current(self.steps, self.model), audio, ids, placeholders)
         return tokens, clips
 
     def _compressed(
-        self, audio: dict[str, Any], ids: Tensor, placeholders: Tensor
+        self, steps: Steps, audio: dict[str, Any], ids: Tensor, placeholders: Tensor
     ) -> tuple[list[Tensor], list[ClipSpan], Report]:
         """`audio_tokens`, and what is written to `last`, which another thread's call may write over."""
-        method = self.method
+        method = steps.method or self.method
         # the projector runs on whole windows where nothing is merged: only so is keep=1 exact to the bit
         site = "llm" if method.keep == 1 else method.site
-        windows, spared = self._encode(audio, ids, site, "scores" in method.needs)
+        trim = method.keep != 1 if self.trim is None else self.trim
+        scores = "scores" in method.needs
+        call = Call(self.model, self.family, method, self.learned, audio, ids, site, scores, trim)
+        windows, spared = steps.encode(call)
         clips = find_clips(placeholders, windows.lengths, windows.full)
         if not clips:
             raise ValueError("the audio is too short for a single audio token: nothing to compress")
-        ends = [0, *accumulate(windows.lengths)]
-        spans = [slice(ends[clip.first], ends[clip.last]) for clip in clips]
-        rate = float(self.family.rate(self.model.config))
-
-        if windows.frames is not None:
-            return self._merged_inside(windows, clips, spared)
-
-        mel = None
-        if "mel" in method.needs:
-            mel = mel_tokens(audio[self.family.audio_inputs[0]], windows.lengths, rate)
-        nothing: list[Plan | None] = [None] * len(clips)
-        report = Report([clip.n for clip in clips], [0] * len(clips), nothing, method.positions, method.sizes, spared)
-        out: list[Tensor | None] = [None] * len(clips)
-        for members in self._batches(clips):
-            x = torch.stack([windows.tokens[spans[i]] for i in members])
-            scores = None
-            if windows.scores is not None:
-                scores = torch.stack([windows.scores[spans[i]] for i in members])
-            logmel = None if mel is None else torch.stack([mel[spans[i]] for i in members])
-            clip = Clip(rate, scores, logmel, self.learned)
-            if method.fixed_budget:
-                short, plan = method.forward(x, clip)
-                if short.shape[1] != method.num_tokens(x.shape[1]):
-                    raise ValueError(f"{method.name} made {short.shape[1]} tokens of {x.shape[1]}, not num_tokens")
-                if site == "encoder":
-                    short = self.family.project(self.model, short)
-                kept, plans = [*short], nothing if plan is None else plan.rows()
-            else:
-                plans = [*method.plans(x, clip)]
-                rows = [plan.apply(x[k : k + 1]) for k, plan in enumerate(plans) if plan is not None]
-                if site == "encoder":
-                    rows = [self.family.project(self.model, row) for row in rows]
-                kept = [row[0] for row in rows]
-            for k, i in enumerate(members):
-                out[i], report.after[i], report.plans[i] = kept[k], len(kept[k]), plans[k]
-        return [tokens for tokens in out if tokens is not None], clips, self._reported(report)
-
-    def _merged_inside(
-        self, windows: Windows, clips: list[ClipSpan], spared: float
-    ) -> tuple[list[Tensor], list[ClipSpan], Report]:
-        """Merge frames before an encoder layer, window by window since attention stays within them, and go on."""
-        method, layer, frames = self.method, self.method.layer, windows.frames
-        assert layer is not None and frames is not None
-        x = windows.tokens.split(frames)
-        alike: dict[tuple[int, int], list[int]] = {}  # windows of so many frames that are to have so many tokens
-        for clip in clips:
-            # the clip's count is that of its length; its windows share it, and a last one of few frames may have none
-            ends = [0, *map(method.num_tokens, accumulate(windows.lengths[clip.first : clip.last]))]
-            for w, (start, end) in enumerate(pairwise(ends), clip.first):
-                alike.setdefault((frames[w], end - start), []).append(w)
-        rate = float(FRAMES_PER_TOKEN * self.family.rate(self.model.config))
-        plans: dict[int, Plan] = {}
-        for (n, m), members in alike.items():
-            stack = torch.stack([x[w] for w in members])
-            if m:
-                plan = method.assign(stack.detach(), m, Clip(rate))
-            else:
-                plan = Plan(torch.full((len(members), n), -1, device=stack.device), 0)
-            plans |= {w: plan.row(k) for k, w in enumerate(members)}
-        heard = [w for w, plan in sorted(plans.items()) if plan.m]
-        merged = [plans[w].apply(x[w][None])[0] for w in heard]
-        sizes = [plans[w].sizes()[0] for w in heard]
-        tokens = dict(zip(heard, self.family.finish_encoding(self.model, layer, merged, sizes), strict=True))
-        out: list[Tensor] = []
-        whole: list[Plan | None] = []
-        for clip in clips:
-            mine = range(clip.first, clip.last)
-            out.append(torch.cat([tokens[w] for w in mine if w in tokens]))
-            whole.append(Plan.joined([plans[w] for w in mine], FRAMES_PER_TOKEN))
-        counts = [len(one) for one in out]
-        report = Report([clip.n for clip in clips], counts, whole, method.positions, method.sizes, spared)
-        return out, clips, self._reported(report)
-
-    def _reported(self, report: Report) -> Report:
-        self.last = report
-        log.info("audio tokens %d → %d (%s)", sum(report.before), sum(report.after), self.method.spec)
-        return report
-
-    def _encode(self, audio: dict[str, Any], ids: Tensor, site: str, scores: bool) -> tuple[Windows, float]:
-        """The encoder's windows, and the seconds that they took if they were there already."""
-        trim = self.method.keep != 1 if self.trim is None else self.trim
-        once = _ONCE.get().get(id(self.model))
-        features = audio[self.family.audio_inputs[0]]
-        for one in once.encoded if once else []:
-            # capturing scores leaves the tokens as they are, bit for bit
-            if one.features is features and (one.site, one.trim) == (site, trim) and one.scores >= scores:
-                return one.windows, one.seconds
-        scores = scores or (once is not None and once.scores)
-        start = time.perf_counter()
-        model, audio = self.family.trimmed(self.model, audio, ids) if trim else (self.model, audio)
-        windows = self.family.encode(model, audio, ids, site, scores)
-        if once is not None:
-            if windows.tokens.is_cuda:
-                torch.cuda.synchronize(windows.tokens.device)
-            once.encoded.append(_Encoded(features, site, trim, scores, windows, time.perf_counter() - start))
-        return windows, 0.0
-
-    def _batches(self, clips: list[ClipSpan]) -> list[list[int]]:
-        """Clips of equal length together: methods are called with dense batches and never see padding."""
-        by_length: dict[int, list[int]] = {}
-        for i, clip in enumerate(clips):
-            by_length.setdefault(clip.n, []).append(i)
-        return list(by_length.values())
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """What `encode_once` remembers; holding the features keeps their identity theirs."""
-
-    features: Any
-    site: str
-    trim: bool
-    scores: bool
-    windows: Windows
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Once:
-    """The state of `encode_once`."""
-
-    scores: bool
-    encoded: list[_Encoded] = field(default_factory=list)
-
-
-_ONCE: ContextVar[dict[int, _Once]] = ContextVar("fewhertz_once", default={})  # noqa: B039 (never changed in place)
-
-
-@contextmanager
-def encode_once(model: nn.Module, scores: bool = False) -> Iterator[None]:
-    """Within it, the same features are encoded once a site, whichever methods are attached one after the other.
-
-    The same tensor is meant, not an equal one: move inputs to the device and dtype before. All that was encoded is held
-    until the end. It holds for the calls of this thread. Only what is compressed is remembered: a model without a
-    method encodes each time. Not for training the encoder: its gradients would be those of the first call.
-
-    Args:
-        model: the model.
-        scores: whether to capture attention scores at the first time, for methods that come later and need them.
-    """
-    token = _ONCE.set({**_ONCE.get(), id(_base(model)): _Once(scores)})
-    try:
-        yield
-    finally:
-        _ONCE.reset(token)
+        tokens, plans = steps.compress(call, windows, clips)
+        before, after = [clip.n for clip in clips], [len(one) for one in tokens]
+        report = self.last = Report(before, after, plans, method.positions, method.sizes, spared)
+        log.info("audio tokens %d → %d (%s)", sum(before), sum(after), method.spec)
+        return tokens, clips, report
 
 
 def _learned(model: Any, method: Method) -> nn.Module | None:
@@ -536,12 +396,7 @@ def _learned(model: Any, method: Method) -> nn.Module | None:
 
 def attached(model: nn.Module) -> Attached | None:
     """What is attached to the model, or `None`."""
-    return _base(model).__dict__.get(_HANDLE)
-
-
-def _base(model: nn.Module) -> nn.Module:
-    unwrap: Any = getattr(model, "get_base_model", None)  # of a PEFT-wrapped model
-    return model if unwrap is None else unwrap()
+    return base_of(model).__dict__.get(_HANDLE)
 
 
 @functools.cache
@@ -560,7 +415,7 @@ def _check_version() -> None:
 
 def heed(model: nn.Module) -> None:
     """Mark a model whose checkpoint's choice was read: `compress` does not warn of another one."""
-    _base(model).__dict__[_HEEDED] = True
+    base_of(model).__dict__[_HEEDED] = True
 
 
 def _heed(model: nn.Module, method: Method) -> None:
@@ -582,6 +437,7 @@ def compress(
     positions: Positions | None = None,
     sizes: bool | None = None,
     trim: bool | None = None,
+    steps: Steps | None = None,
 ) -> Attached:
     """Shorten the audio of every call of `model`: `forward` (labels too) and `generate`.
 
@@ -607,6 +463,7 @@ def compress(
             from the clip anyway: the same audio tokens up to rounding (1e-5), sooner. `None`: where something is
             compressed, not at keep=1, which is exact to the bit. Families whose encoder attends to padding are as
             they are.
+        steps: other ways to encode, compress, lay out or embed (fewhertz.steps). `None`: the usual ones.
 
     Returns:
         The handle: `.remove()` detaches the method, `.last` says what the last call did; also a context manager.
@@ -622,9 +479,9 @@ def compress(
         ...     out = model.generate(**inputs)
     """
     _check_version()
-    base = _base(model)
+    base = base_of(model)
     family = family_of(base)
-    handle = Attached(base, family, parse(method).present(positions, sizes), trim)
+    handle = Attached(base, family, parse(method).present(positions, sizes), trim, steps)
     with _ATTACHING:
         before = attached(base)
         if before is not None:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 import fewhertz
-from fewhertz.attach import encode_once
 from fewhertz.checkpoint import locate
 from fewhertz.cost import kv_bytes, prefill_flops
 from fewhertz.loading import load_learned
 from fewhertz.method import NONE, parse
+from fewhertz.once import encode_once
 from fewhertz.plan import Plan
 from fewhertz.run import Wave, answer, request
 from fewhertz.words import differences, word_errors

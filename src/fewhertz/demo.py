@@ -15,8 +15,8 @@ import torch
 
 import fewhertz
 from fewhertz import audio, pocket
-from fewhertz.attach import encode_once
 from fewhertz.method import DEFAULT, RECOMMENDED
+from fewhertz.once import encode_once
 from fewhertz.run import Wave, answer, request, sample_rate
 from fewhertz.words import distance
 

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from fewhertz import audio
-from fewhertz.attach import attached, compress, encode_once
+from fewhertz.attach import attached, compress
 from fewhertz.errors import one_line
 from fewhertz.families import family_of
 from fewhertz.files import Journal, Record, read_journal, replace
 from fewhertz.method import IDENTITY, RECOMMENDED, Method, parse
+from fewhertz.once import encode_once
 from fewhertz.run import request, sample_rate, too_long
 
 AGREE = 0.99

@@ -1,4 +1,4 @@
-"""What corrections cost, how exact they are, and what `ward` costs: of `bench/told.py`."""
+"""What corrections cost, how exact they are, and what `ward` costs: of `bench/corrections.py`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def section(root: Path) -> str:
     )
     slower = next(one for one in found["bars"] if one["what"] == "a layer by the mask over one by the fastest way")
     return (
-        f"`python bench/told.py`, one thread of {machine['cpu']}, torch {machine['torch']}, layers of the shapes of 7B "
-        f"models with random weights, and pocket; no GPU. Worst of each: {verdicts}.\n\n"
+        f"`python -m bench.corrections`, one thread of {machine['cpu']}, torch {machine['torch']}, layers of the "
+        f"shapes of 7B models with random weights, and pocket; no GPU. Worst of each: {verdicts}.\n\n"
         "**The price of log s.** Time of one decoder layer over that with plain causal attention, without "
         "corrections: `boolean`, the mask that a padded batch needs anyway, without them too; `mask`, an additive one, "
         "which the library uses; `mask in parts`, for 256 queries at a time; `dims`, log s in more dimensions of the "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -28,6 +31,7 @@ from fewhertz.cli.shared import (
     say,
     tasks_of,
 )
+from fewhertz.training.settings import Settings
 
 
 @command(
@@ -48,6 +52,36 @@ def compress(
         print(save_compressed(model, method, out))
 
 
+ANY = inspect.Parameter.POSITIONAL_OR_KEYWORD
+# what the command line has of a setting beside its name, default and help
+OPTIONS: dict[str, dict[str, Any]] = {
+    "keeps": {"metavar": "K …"},
+    "teacher": {"metavar": "SPEC"},
+    "cache": {"metavar": "DIR"},
+    "batch_size": {"min": 1, "max": MAX_BATCH},
+    "max_new_tokens": {"min": 1, "max": MAX_NEW},
+    "seed": {"min": 0},
+}
+
+
+def _with_settings(run: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of `Settings`, behind `--dev`."""
+    own = inspect.signature(run, eval_str=True)
+    hints = get_type_hints(Settings)
+    kinds = {"keeps": list[str] | None, "objective": str, "cache": Path | None}
+    made = []
+    for one in fields(Settings):
+        kind = kinds.get(one.name, hints[one.name])
+        flag = ["--" + one.name.replace("_", "-")] if kind is bool else []  # a name given: no --no-… beside it
+        option = typer.Option(*flag, help=one.metadata["help"], **OPTIONS.get(one.name, {}))
+        name, default = ("keep", None) if one.name == "keeps" else (one.name, one.default)
+        made.append(inspect.Parameter(name, ANY, default=default, annotation=Annotated[kind, option]))
+    params = [one for one in own.parameters.values() if one.kind is ANY]
+    place = list(own.parameters).index("dev") + 1
+    run.__signature__ = own.replace(parameters=[*params[:place], *made, *params[place:]])  # type: ignore[attr-defined]
+    return run
+
+
 @command(
     cls=SeveralKeeps,
     epilog="fewhertz train pocket --method pool@keep=1/3 --task train.jsonl --dev dev.jsonl --out adapter\n\n"
@@ -57,6 +91,7 @@ def compress(
     "fewhertz train pocket -m ward@keep=1/2 --objective distill --teacher ward@keep=1/2+time+sizes --task audio.jsonl "
     "--out adapter",
 )
+@_with_settings
 def train(
     model: MODEL,
     method: Annotated[
@@ -71,46 +106,15 @@ def train(
         list[str] | None,
         typer.Option(metavar="FILE|SPLIT", help="What chooses the best checkpoint: a manifest, or the tasks' split."),
     ] = None,
-    keep: Annotated[
-        list[str] | None, typer.Option(metavar="K …", help="Draw a keep for each batch: 1/2 1/3, or 1/2..1/6.")
-    ] = None,
-    objective: Annotated[
-        str, typer.Option(help="labels: the right answer. distill: what the teacher says; reads no labels.")
-    ] = "labels",
-    teacher: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", help="The method of the teacher (distill); default: none, so all tokens."),
-    ] = None,
-    targets: Annotated[str, typer.Option(help="What of the LLM is adapted: some of q,k,v,o, or all.")] = "q,k",
-    rank: Annotated[int, typer.Option(help="Of LoRA.")] = 16,
-    alpha: Annotated[int, typer.Option(help="Of LoRA.")] = 32,
-    dropout: Annotated[float, typer.Option(help="Of LoRA.")] = 0.0,
-    lr: Annotated[float, typer.Option(help="Peak learning rate; then a cosine to 0.")] = 2e-4,
-    warmup: Annotated[float, typer.Option(help="Fraction of the steps in which it rises.")] = 0.05,
-    decay: Annotated[float, typer.Option(help="Weight decay.")] = 0.0,
-    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Samples of a step, over all processes.")] = 16,
-    accumulate: Annotated[int, typer.Option(help="Parts of a batch that run one after the other.")] = 1,
-    every: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 100,
     data: DATA = None,
     subset: SUBSET = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
     audio: FOLDER = None,
     prompt: ASK = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, max=MAX_NEW, help="Longest output of the teacher (distill).")
-    ] = 256,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")] = False,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep encoded audio here, for other trainings on it.")
-    ] = None,
-    cache_gb: Annotated[float, typer.Option(help="Memory for encoded audio, in GB.")] = 2.0,
     device: DEVICE = None,
     dtype: Annotated[str | None, typer.Option(help="Of the frozen weights; default: the checkpoint's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of data order, first weights and dropout.")] = 0,
     modules: IMPORT = None,
+    **settings: Any,
 ) -> None:
     """Train a LoRA adapter that lives with fewer audio tokens; it is saved with its method."""
     import_modules(modules)
@@ -128,41 +132,13 @@ def train(
                 raise ValueError(f"--dev {name} names a split, and a file has none: name a .jsonl file")
             judged += tasks_of(of, options if name.endswith(".jsonl") else options | {"split": name})
         device_of(device)  # before any work
+        epochs, cache_gb = settings["epochs"], settings["cache_gb"]
         if not (0 < epochs < float("inf") and 0 <= cache_gb < float("inf")):
             raise ValueError(f"--epochs is above 0 and --cache-gb at least 0, got {epochs:g} and {cache_gb:g}")
-        keeps = tuple(one for text in keep or [] for one in keep_range(text))
+        settings["keeps"] = tuple(one for text in settings.pop("keep") or [] for one in keep_range(text))
+        judging: Any = {"dev": judged, "device": device, "dtype": dtype, "say": say}
         try:
-            done = run_training(
-                model,
-                method,
-                tasks_of(task, options),
-                out,
-                dev=judged,
-                device=device,
-                dtype=dtype,
-                say=say,
-                objective=objective,
-                teacher=teacher,
-                keeps=keeps,
-                targets=targets,
-                rank=rank,
-                alpha=alpha,
-                dropout=dropout,
-                lr=lr,
-                warmup=warmup,
-                decay=decay,
-                steps=steps,
-                epochs=epochs,
-                batch_size=batch_size,
-                accumulate=accumulate,
-                every=every,
-                bf16=bf16,
-                checkpointing=checkpointing,
-                cache=cache,
-                cache_gb=cache_gb,
-                max_new_tokens=max_new_tokens,
-                seed=seed,
-            )
+            done = run_training(model, method, tasks_of(task, options), out, **judging, **settings)
         except Stopped as error:
             say(f"fewhertz: {error}")
             raise typer.Exit(1) from error

@@ -28,7 +28,7 @@ import fewhertz
 from fewhertz import audio
 from fewhertz.adapter import Adapter, switch
 from fewhertz.adapter import read as read_adapter
-from fewhertz.attach import attached, compress, encode_once
+from fewhertz.attach import attached, compress
 from fewhertz.checkpoint import Checkpoint, dtype_of, open_checkpoint, weights_sha256
 from fewhertz.errors import need, one_line
 from fewhertz.evaluation import results
@@ -38,6 +38,7 @@ from fewhertz.families.base import Family
 from fewhertz.files import Journal, Record, differing, differs, held, read_journal
 from fewhertz.loading import load, load_learned
 from fewhertz.method import IDENTITY, NONE, Chain, parse
+from fewhertz.once import encode_once
 from fewhertz.run import answer, request, sample_rate, too_long
 from fewhertz.tasks.base import Failed, Sample, Task
 

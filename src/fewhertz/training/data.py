@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewhertz.attach import Attached
 from fewhertz.families.base import Family, Windows
 from fewhertz.files import replace
 from fewhertz.layout import IGNORE
+from fewhertz.method import Method
+from fewhertz.steps import Call
 from fewhertz.tasks.base import Failed, Sample, Task, column, read, sound
 from fewhertz.tasks.manifest import Manifest
 
@@ -140,55 +141,44 @@ class Encoded:
 
 
 class EncodedAudio:
-    """What the encoder makes of samples; stands in for the model's family, and encodes nothing twice.
+    """What the encoder makes of samples; encodes nothing twice.
 
-    A call then names samples where it would pass their features.
+    Its `encode` is a step of a model whose calls name samples where they would pass their features (fewhertz.steps).
 
     Args:
-        handle: what is attached to the model.
-        hear: encodes one sample at a site, with or without scores.
+        encode_one: encodes one sample at a site, with or without scores.
         room: bytes to keep.
     """
 
-    def __init__(self, handle: Attached, hear: Callable[[int, str, bool], Encoded], room: float) -> None:
-        self.handle, self.family = handle, handle.family
-        self._hear, self._room = hear, room
+    def __init__(self, encode_one: Callable[[int, str, bool], Encoded], room: float) -> None:
+        self._encode_one, self._room = encode_one, room
         self._kept: dict[tuple[int, str, bool], Encoded] = {}
         self._now: dict[tuple[int, str, bool], Encoded] = {}
-        handle.family = self  # type: ignore[assignment]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.family, name)
-
-    def prompts(self, samples: list[int]) -> list[Tensor]:
+    def prompts(self, samples: list[int], method: Method) -> list[Tensor]:
         """The prompts of a batch that is about to run."""
-        method = self.handle.method
         site, scores = "llm" if method.keep == 1 else method.site, "scores" in method.needs
         self._now = {key: found for key, found in self._now.items() if key[0] in samples}
         return [self._encoded(sample, site, scores).ids for sample in samples]
 
-    def trimmed(self, model: Any, sound: dict[str, Any], ids: Tensor) -> tuple[Any, dict[str, Any]]:
-        """As they are: samples are encoded alone, on whole windows, once for what is compressed and what is not."""
-        return model, sound
-
-    def encode(self, model: Any, sound: dict[str, Any], ids: Tensor, site: str, scores: bool) -> Windows:
-        """As `Family.encode`, of samples by their numbers."""
-        samples = next(iter(sound.values()))
-        several = [self._encoded(sample, site, scores).windows for sample in samples]
-        place = ids.device
-        return Windows(
+    def encode(self, call: Call) -> tuple[Windows, float]:
+        """The windows of samples by their numbers. Never trimmed: each is encoded alone, once for all methods."""
+        several = [self._encoded(sample, call.site, call.scores).windows for sample in call.features]
+        place = call.ids.device
+        windows = Windows(
             torch.cat([one.tokens for one in several]).to(place),
             [n for one in several for n in one.lengths],
             several[0].full,
-            torch.cat([one.scores for one in several if one.scores is not None]).to(place) if scores else None,
+            torch.cat([one.scores for one in several if one.scores is not None]).to(place) if call.scores else None,
             None if several[0].frames is None else [n for one in several for n in one.frames or ()],
         )
+        return windows, 0.0
 
     def _encoded(self, sample: int, site: str, scores: bool) -> Encoded:
         key = (sample, site, scores)
         found = self._kept.get(key) or self._now.get(key)
         if found is None:
-            found = self._now[key] = self._hear(*key)
+            found = self._now[key] = self._encode_one(*key)
             if found.size <= self._room:
                 self._room -= found.size
                 self._kept[key] = found
@@ -196,7 +186,7 @@ class EncodedAudio:
 
 
 def batch_of(
-    family: Any, samples: list[int], prompts: list[Tensor], answers: list[list[int]], pad: int
+    family: Family, samples: list[int], prompts: list[Tensor], answers: list[list[int]], pad: int
 ) -> tuple[dict[str, Any], Tensor]:
     """A call of the model, and what its last positions are to say, (b, t), `IGNORE` before an answer begins.
 

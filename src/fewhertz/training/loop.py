@@ -22,8 +22,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +43,7 @@ from fewhertz.files import Journal, clear, differing, differs, held, read_journa
 from fewhertz.loading import load
 from fewhertz.method import IDENTITY, Chain, Method, parse
 from fewhertz.run import request, sample_rate, too_long
+from fewhertz.steps import Steps, changed
 from fewhertz.tasks.base import TASKS, Sample, Task
 from fewhertz.training.data import Encoded, EncodedAudio, Stream, batch_of, end_of_turn, unlabelled
 from fewhertz.training.logbook import Logbook
@@ -245,8 +246,8 @@ class _Run:
         if settings.batch_size < self.parts:
             raise ValueError(f"a batch of {settings.batch_size} samples cannot be cut into {self.parts} parts")
         self.net, self.processor = load(model, methods[0], device=self.place, dtype=dtype)
-        self.handle = compress(self.net, methods[0])
-        self.audio = EncodedAudio(self.handle, self._encode, settings.cache_gb * 1e9)
+        self.audio = EncodedAudio(self._encode, settings.cache_gb * 1e9)
+        self.family = compress(self.net, methods[0], steps=Steps(encode=self.audio.encode)).family
         self.keeps_logits = "logits_to_keep" in inspect.signature(self.net.forward).parameters
         self.end, tokenizer = end_of_turn(self.net, self.processor), self.processor.tokenizer
         self.pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, self.end) if i is not None)
@@ -333,7 +334,7 @@ class _Run:
             if file is not None and file.exists():
                 return Encoded.read(file, self.place)
             inputs = request(self.processor, [wave], one.prompt).to(self.place, self.net.dtype)
-            encoded = Encoded.of(self.net, self.audio.family, inputs, site, scores)
+            encoded = Encoded.of(self.net, self.family, inputs, site, scores)
             if file is not None:
                 encoded.write(file)
             return encoded
@@ -354,24 +355,22 @@ class _Run:
         text = references[epoch % len(references)]
         return [*self.processor.tokenizer(text, add_special_tokens=False).input_ids, self.end]
 
-    def _loss(self, samples: list[int], answers: list[list[int]]) -> Tensor:
+    def _loss(self, samples: list[int], answers: list[list[int]], method: Method) -> Tensor:
         """Summed over the tokens of the answers."""
-        prompts = self.audio.prompts(samples)
-        call, said = batch_of(self.audio, samples, prompts, answers, self.pad)
+        prompts = self.audio.prompts(samples, method)
+        call, said = batch_of(self.family, samples, prompts, answers, self.pad)
         with torch.autocast(self.place.type, torch.bfloat16, enabled=self.settings.bf16):
             if self.settings.objective == "labels":
-                return cross_entropy(logits_of(self.model, call, said.shape[1], self.keeps_logits), said)
-            with torch.no_grad(), self.peft.disable_adapter(), self._wearing(self.teacher):
+                with self._method(method):
+                    return cross_entropy(logits_of(self.model, call, said.shape[1], self.keeps_logits), said)
+            with torch.no_grad(), self.peft.disable_adapter(), self._method(self.teacher):
                 teacher = logits_of(self.model, call, said.shape[1], self.keeps_logits)
-            return divergence(logits_of(self.model, call, said.shape[1], self.keeps_logits), teacher, said)
+            with self._method(method):
+                return divergence(logits_of(self.model, call, said.shape[1], self.keeps_logits), teacher, said)
 
-    @contextmanager
-    def _wearing(self, method: Method) -> Iterator[None]:
-        before, self.handle.method = self.handle.method, method
-        try:
-            yield
-        finally:
-            self.handle.method = before
+    def _method(self, method: Method) -> AbstractContextManager[None]:
+        """While it lasts, the model's calls follow this method."""
+        return changed(lambda steps: dataclasses.replace(steps, method=method), self.net)
 
     def _draw(self, *numbers: int) -> int:
         """A random number that depends on the seed and these alone."""
@@ -391,8 +390,9 @@ class _Run:
             torch.manual_seed(self._draw(step, part))  # of dropout
             rows = np.array_split(range(len(taken)), self.parts)[part].tolist()
             together = nullcontext() if part == mine[-1] else accelerator.no_sync(self.model)
-            with together, self._wearing(self.methods[drawn]):
-                share = self._loss([taken[row][0] for row in rows], [answers[row] for row in rows]) / tokens
+            with together:
+                one = [taken[row][0] for row in rows], [answers[row] for row in rows]
+                share = self._loss(*one, self.methods[drawn]) / tokens
                 accelerator.backward(share * accelerator.num_processes)  # gradients of processes are averaged
             summed += share.detach()
         loss = float(accelerator.reduce(summed, "sum"))
@@ -421,8 +421,7 @@ class _Run:
             batch = batches[number % len(batches)]
             answers = [self._answer(sample, 0) for sample in batch]
             for row, method in zip(total, self.methods, strict=True):
-                with self._wearing(method):
-                    loss = float(self._loss(batch, answers))
+                loss = float(self._loss(batch, answers, method))
                 if number < len(batches):
                     row += torch.tensor([loss, sum(map(len, answers))]).to(row)
         summed = self.accelerator.reduce(total, "sum")
@@ -456,8 +455,9 @@ class _Run:
             # whole, even where some of it is done: who stands beside a sample must not depend on an interruption
             if done.keys() >= set(batch := batches[number]):
                 continue
-            with self._wearing(self.teacher):
-                call, _ = batch_of(self.audio, batch, self.audio.prompts(batch), [[] for _ in batch], self.pad)
+            prompts = self.audio.prompts(batch, self.teacher)
+            call, _ = batch_of(self.family, batch, prompts, [[] for _ in batch], self.pad)
+            with self._method(self.teacher):
                 out = self.net.generate(**call, **options, temperature=None)
             new = out[:, call["input_ids"].shape[1] :].tolist()
             cut = [next((i + 1 for i, token in enumerate(row) if token in ends), len(row)) for row in new]

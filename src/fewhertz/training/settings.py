@@ -3,70 +3,51 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
-
-from fewhertz.method import parse
+from typing import Any, Literal
 
 HOW = ("accumulate", "checkpointing", "cache", "cache_gb")  # settings that leave the result as it is
 
 
+def _of(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to train.
-
-    Args:
-        objective: `"labels"`: cross-entropy on the right answer. `"distill"`: no label is read; on its own greedy
-            outputs, the teacher's next-token distributions are matched (Kullback–Leibler).
-        teacher: spec of the teacher, for `"distill"`: with `+time+sizes`, an adapter learns to do without
-            corrections; `None`: the uncompressed model teaches.
-        keeps: one is drawn for each batch, so that one adapter serves them all; none: the method's own.
-        targets: projections of the LLM that are adapted: some of `q,k,v,o`, or `all` of its linear layers.
-        rank: r of LoRA.
-        alpha: of LoRA: the adapter is scaled by alpha / rank.
-        dropout: of LoRA's inputs.
-        lr: peak learning rate; it rises linearly and falls to 0 as a cosine.
-        warmup: fraction of the steps in which it rises.
-        decay: AdamW's weight decay.
-        steps: optimiser steps; `None`: by `epochs`.
-        epochs: passes over the data.
-        batch_size: samples of a step, over all processes.
-        accumulate: parts of a process's batch that run one after the other, for want of memory.
-        every: steps between two measurements of the dev set and two checkpoints.
-        bf16: autocast to bfloat16; pays where the hardware has it.
-        checkpointing: compute the LLM's activations again for its gradients, for want of memory.
-        cache: directory in which encoded audio is kept, for other trainings on the same model and audio.
-        cache_gb: memory of the host for encoded audio, in GB.
-        max_new_tokens: longest output of the teacher, for `"distill"`.
-        seed: of data order, first weights and dropout.
+    """How to train. What each field is for is its metadata's `help`, which `fewhertz train --help` prints.
 
     Raises:
         ValueError: where one is out of range.
     """
 
-    objective: Literal["labels", "distill"] = "labels"
-    teacher: str | None = None
-    keeps: tuple[Fraction, ...] = ()
-    targets: str = "q,k"
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    lr: float = 2e-4
-    warmup: float = 0.05
-    decay: float = 0.0
-    steps: int | None = None
-    epochs: float = 3.0
-    batch_size: int = 16
-    accumulate: int = 1
-    every: int = 100
-    bf16: bool = False
-    checkpointing: bool = False
-    cache: str | Path | None = None
-    cache_gb: float = 2.0
-    max_new_tokens: int = 256
-    seed: int = 0
+    keeps: tuple[Fraction, ...] = _of((), "Draw a keep for each batch: 1/2 1/3, or 1/2..1/6; none: the method's own.")
+    objective: Literal["labels", "distill"] = _of(
+        "labels", "labels: the right answer. distill: the teacher's distributions on its own outputs; reads no labels."
+    )
+    teacher: str | None = _of(None, "The method of the teacher (distill); default: none, so all tokens.")
+    targets: str = _of("q,k", "Projections of the LLM that are adapted: some of q,k,v,o, or all (linear ones).")
+    rank: int = _of(16, "Of LoRA.")
+    alpha: int = _of(32, "Of LoRA: the adapter is scaled by alpha / rank.")
+    dropout: float = _of(0.0, "Of LoRA's inputs.")
+    lr: float = _of(2e-4, "Peak learning rate; then a cosine to 0.")
+    warmup: float = _of(0.05, "Fraction of the steps in which it rises.")
+    decay: float = _of(0.0, "AdamW's weight decay.")
+    epochs: float = _of(3.0, "Passes over the data.")
+    steps: int | None = _of(None, "Optimiser steps, instead of epochs.")
+    batch_size: int = _of(16, "Samples of a step, over all processes.")
+    accumulate: int = _of(1, "Parts of a process's batch that run one after the other, for want of memory.")
+    every: int = _of(100, "Steps between two measurements of the dev set and two checkpoints.")
+    max_new_tokens: int = _of(256, "Longest output of the teacher (distill).")
+    bf16: bool = _of(False, "Autocast to bfloat16; pays where the hardware has it.")
+    checkpointing: bool = _of(False, "Compute activations again for their gradients: less memory, more time.")
+    cache: str | Path | None = field(
+        default=None, metadata={"help": "Keep encoded audio here, for other trainings on the same model and audio."}
+    )
+    cache_gb: float = _of(2.0, "Memory of the host for encoded audio, in GB.")
+    seed: int = _of(0, "Of data order, first weights and dropout.")
 
     def __post_init__(self) -> None:
         if self.objective not in ("labels", "distill"):
@@ -98,6 +79,8 @@ def keep_range(text: str) -> list[Fraction]:
     Raises:
         ValueError: where it is neither.
     """
+    from fewhertz.method import parse  # needs torch, and the command line's help does not
+
     ends = re.fullmatch(r"(?:1/)?(\d{1,4})\.\.1/(\d{1,4})", text)
     if ends is None:
         return [keep for keep in [parse(f"pool@keep={text}").keep] if keep is not None]

@@ -1,4 +1,4 @@
-"""`bench/told.py` runs, its ways to tell sizes are exact, and its verdicts follow from its rows."""
+"""`bench/corrections.py` runs, its ways to weigh by size are exact, and its verdicts follow from its rows."""
 
 import json
 import math
@@ -12,17 +12,20 @@ import pytest
 import torch
 import typer
 
+from bench.layers import SUFFIXES
+from bench.proportional import widened
+
 COMMITTED = Path(__file__).parents[1] / "results" / "bench" / "told.json"
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    return benches.load("told")
+    return benches.load("corrections")
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    run, result = benches.quick("told", tmp_path_factory.mktemp("told") / "new" / "told.json")
+    run, result = benches.quick("corrections", tmp_path_factory.mktemp("bench") / "new" / "told.json")
     assert "quick: tiny shapes" in run.stdout and "after the audio, against copies" in run.stdout
     return result
 
@@ -59,7 +62,7 @@ def test_quick_run_measures_every_part(bench: ModuleType, ran: dict[str, Any]) -
             assert row["of_plain"] == row["of_layer"] == 1
         assert (row["seconds"] is None) is (row["refused"] is not None)
         assert row["seconds"] is None or min(row["seconds"], row["of_plain"], row["of_layer"]) > 0
-    assert [row["method"].removeprefix("pool@keep=1/3") for row in ran["layer"]] == 2 * list(bench.SUFFIXES)
+    assert [row["method"].removeprefix("pool@keep=1/3") for row in ran["layer"]] == 2 * list(SUFFIXES)
     assert {(row["method"].split("@")[0], row["batch"]) for row in ran["cost"]} == {
         (method, batch) for method in ("ward", "optimal") for batch in size["cost_batches"]
     }
@@ -72,7 +75,7 @@ def test_a_kernel_that_is_not_there_says_so(ran: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("source", ("ran", "committed"))
-def test_told_is_exact_in_one_layer(source: str, request: pytest.FixtureRequest) -> None:
+def test_log_s_is_exact_in_one_layer(source: str, request: pytest.FixtureRequest) -> None:
     result = request.getfixturevalue(source)
     ways = {row["way"] for row in result["exact"] if row["told"] and row["difference"] is not None}
     assert {"mask", "mask in parts", "dims", "dims in the cache", "dims at each step", "flex"} <= ways
@@ -142,7 +145,7 @@ def test_more_dimensions_add_log_s(bench: ModuleType, dtype: torch.dtype) -> Non
     query, key = (torch.randn(2, 4, n, 128, generator=source).to(dtype) for n in (3, 7))
     log_sizes = torch.randint(1, 9, (2, 7), generator=source).log()
     scale = 128**-0.5
-    wide_query, wide_key = bench.widened(query, key, log_sizes, scale)
+    wide_query, wide_key = widened(query, key, log_sizes, scale)
     assert wide_query.shape[-1] == wide_key.shape[-1] == 136 and wide_key.dtype == dtype
     added = (wide_query.double() @ wide_key.double().mT - query.double() @ key.double().mT) * scale
     torch.testing.assert_close(added, log_sizes[:, None, None].double().expand_as(added), atol=1e-4, rtol=0)

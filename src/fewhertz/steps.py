@@ -1,0 +1,212 @@
+"""What stands between the audio of a call and the LLM, in steps: encode → compress → lay out → embed.
+
+`fewhertz.compress` takes other steps by argument, for a model. `changed` changes them while a context lasts: in this
+thread alone, so that others may call the same model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fewhertz.corrections import PromptLayout, lay_out
+from fewhertz.families.base import Family, Windows
+from fewhertz.layout import ClipSpan
+from fewhertz.mel import mel_tokens
+from fewhertz.method import Clip, Method
+from fewhertz.plan import Plan
+
+FRAMES_PER_TOKEN = 2  # of an encoder with a site "encoder.k"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that carries audio, as its steps are given it.
+
+    Args:
+        model: the model, its LLM and head included.
+        family: its family.
+        method: the method, its budget bound to the model's rate.
+        learned: what the method has learned; `None`: nothing.
+        audio: the family's `audio_inputs`, on the model's device.
+        ids: uncompressed prompts, (b, l).
+        site: where the encoder is to stop.
+        scores: whether attention scores are wanted.
+        trim: whether the encoder reads valid frames alone.
+    """
+
+    model: Any
+    family: Family
+    method: Method
+    learned: nn.Module | None
+    audio: dict[str, Any]
+    ids: Tensor
+    site: str
+    scores: bool
+    trim: bool
+
+    @property
+    def features(self) -> Any:
+        """The first of the family's `audio_inputs`."""
+        return self.audio[self.family.audio_inputs[0]]
+
+    @property
+    def rate(self) -> float:
+        """Audio tokens per second before compression, in Hz."""
+        return float(self.family.rate(self.model.config))
+
+
+def encode(call: Call) -> tuple[Windows, float]:
+    """The encoder's windows, and the seconds that encoding was spared: none."""
+    model, audio = call.model, call.audio
+    if call.trim:
+        model, audio = call.family.trimmed(model, audio, call.ids)
+    return call.family.encode(model, audio, call.ids, call.site, call.scores), 0.0
+
+
+def compress(call: Call, windows: Windows, clips: list[ClipSpan]) -> tuple[list[Tensor], list[Plan | None]]:
+    """Output tokens of each clip, (m_i, d), in the LLM's input space, and the plan of each (learned: `None`)."""
+    if windows.frames is not None:
+        return _compress_inside(call, windows, windows.frames, clips)
+    method = call.method
+    ends = [0, *accumulate(windows.lengths)]
+    spans = [slice(ends[clip.first], ends[clip.last]) for clip in clips]
+    mel = mel_tokens(call.features, windows.lengths, call.rate) if "mel" in method.needs else None
+    out: dict[int, Tensor] = {}
+    plans: dict[int, Plan | None] = {}
+    for members in _alike(clips):
+        x = torch.stack([windows.tokens[spans[i]] for i in members])
+        scores = None
+        if windows.scores is not None:
+            scores = torch.stack([windows.scores[spans[i]] for i in members])
+        logmel = None if mel is None else torch.stack([mel[spans[i]] for i in members])
+        clip = Clip(call.rate, scores, logmel, call.learned)
+        if method.fixed_budget:
+            short, plan = method.forward(x, clip)
+            if short.shape[1] != method.num_tokens(x.shape[1]):
+                raise ValueError(f"{method.name} made {short.shape[1]} tokens of {x.shape[1]}, not num_tokens")
+            if call.site == "encoder":
+                short = call.family.project(call.model, short)
+            kept, each = [*short], [None] * len(members) if plan is None else plan.rows()
+        else:
+            each = [*method.plans(x, clip)]
+            rows = [plan.apply(x[k : k + 1]) for k, plan in enumerate(each) if plan is not None]
+            if call.site == "encoder":
+                rows = [call.family.project(call.model, row) for row in rows]
+            kept = [row[0] for row in rows]
+        out |= zip(members, kept, strict=True)
+        plans |= zip(members, each, strict=True)
+    return [out[i] for i in range(len(clips))], [plans[i] for i in range(len(clips))]
+
+
+def _alike(clips: list[ClipSpan]) -> list[list[int]]:
+    """Clips of equal length together: methods are called with dense batches and never see padding."""
+    by_length: dict[int, list[int]] = {}
+    for i, clip in enumerate(clips):
+        by_length.setdefault(clip.n, []).append(i)
+    return list(by_length.values())
+
+
+def _compress_inside(
+    call: Call, windows: Windows, frames: list[int], clips: list[ClipSpan]
+) -> tuple[list[Tensor], list[Plan | None]]:
+    """Merge frames before an encoder layer, window by window since attention stays within them, and go on."""
+    method, layer = call.method, call.method.layer
+    assert layer is not None
+    x = windows.tokens.split(frames)
+    alike: dict[tuple[int, int], list[int]] = {}  # windows of so many frames that are to have so many tokens
+    for clip in clips:
+        # the clip's count is that of its length; its windows share it, and a last one of few frames may have none
+        ends = [0, *map(method.num_tokens, accumulate(windows.lengths[clip.first : clip.last]))]
+        for w, (start, end) in enumerate(pairwise(ends), clip.first):
+            alike.setdefault((frames[w], end - start), []).append(w)
+    rate = FRAMES_PER_TOKEN * call.rate
+    plans: dict[int, Plan] = {}
+    for (n, m), members in alike.items():
+        stack = torch.stack([x[w] for w in members])
+        if m:
+            plan = method.assign(stack.detach(), m, Clip(rate))
+        else:
+            plan = Plan(torch.full((len(members), n), -1, device=stack.device), 0)
+        plans |= {w: plan.row(k) for k, w in enumerate(members)}
+    left = [w for w, plan in sorted(plans.items()) if plan.m]
+    merged = [plans[w].apply(x[w][None])[0] for w in left]
+    sizes = [plans[w].sizes()[0] for w in left]
+    tokens = dict(zip(left, call.family.finish_encoding(call.model, layer, merged, sizes), strict=True))
+    own = [range(clip.first, clip.last) for clip in clips]
+    out = [torch.cat([tokens[w] for w in mine if w in tokens]) for mine in own]
+    return out, [Plan.joined([plans[w] for w in mine], FRAMES_PER_TOKEN) for mine in own]
+
+
+def embed(model: Any, ids: Tensor, placeholders: Tensor, tokens: list[Tensor]) -> Tensor:
+    """What the LLM reads: embeddings of compressed prompts, (b, w, d), each clip's tokens at its placeholders.
+
+    Args:
+        model: the model.
+        ids: compressed prompts, (b, w).
+        placeholders: where an audio token stands in them, (b, w).
+        tokens: of each clip, (m_i, d), in the order of the placeholders.
+    """
+    embeds = model.get_input_embeddings()(ids)
+    audio = torch.cat(tokens).to(embeds.device, embeds.dtype)
+    return embeds.masked_scatter(placeholders.to(embeds.device)[..., None], audio)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a call, and the method that they follow.
+
+    Args:
+        encode: windows of a `Call`, and the seconds that encoding was spared because it was done before.
+        compress: output tokens and plans of the clips that the windows make.
+        lay_out: where and how heavy they stand in the prompts, as `fewhertz.corrections.lay_out`.
+        embed: what the LLM reads.
+        method: in place of the one that is attached, its budget bound to the model's rate; learned weights stay those
+            of the attached one. `None`: the attached one.
+    """
+
+    encode: Callable[[Call], tuple[Windows, float]] = encode
+    compress: Callable[[Call, Windows, list[ClipSpan]], tuple[list[Tensor], list[Plan | None]]] = compress
+    lay_out: Callable[..., PromptLayout] = lay_out
+    embed: Callable[[Any, Tensor, Tensor, list[Tensor]], Tensor] = embed
+    method: Method | None = None
+
+
+Change: TypeAlias = Callable[[Steps], Steps]
+_CHANGES: ContextVar[tuple[tuple[int | None, Change], ...]] = ContextVar("fewhertz_steps", default=())
+
+
+@contextmanager
+def changed(change: Change, model: nn.Module | None = None) -> Iterator[None]:
+    """While it lasts, calls of this thread take their steps as `change` makes them; what is changed inside comes last.
+
+    Args:
+        change: other steps in place of those that it is given.
+        model: whose calls; `None`: any model's.
+    """
+    token = _CHANGES.set((*_CHANGES.get(), (None if model is None else id(base_of(model)), change)))
+    try:
+        yield
+    finally:
+        _CHANGES.reset(token)
+
+
+def current(steps: Steps, model: nn.Module) -> Steps:
+    """The steps of a model as they are changed now."""
+    for of, change in _CHANGES.get():
+        if of in (None, id(model)):
+            steps = change(steps)
+    return steps
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The model itself, of one that PEFT may have wrapped."""
+    unwrap: Any = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()
