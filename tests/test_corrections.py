@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import fewhertz
 from fewhertz.corrections import sized
+from fewhertz.families import family_of
 from fewhertz.method import METHODS, Chain, Clip, Method
 
 # peft asks transformers for a name that transformers has renamed
@@ -631,7 +632,8 @@ def test_bf16(family: str, model: Any) -> None:
     batch = prompts(family, ROWS)
     with fewhertz.compress(model, SPEC):
         full = last_logits(model, batch)
-    batch["input_features"] = batch["input_features"].bfloat16()
+    heard = family_of(model).audio_inputs[0]
+    batch[heard] = batch[heard].bfloat16()
     with fewhertz.compress(half, SPEC), inputs_of_llm(half) as seen:
         narrow = last_logits(half, batch).float()
         assert new_tokens(half, batch).shape == (2, 5)
