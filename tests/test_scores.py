@@ -24,6 +24,12 @@ FRAMES = {"voxtral": 4, "glm-asr": 4, "qwen3-asr": 1, "qwen3-omni": 1, "omni-asr
 ROWS = [[400, 203], [317]]
 
 
+@pytest.fixture(autouse=True)
+def _can_be_had(request: pytest.FixtureRequest) -> None:
+    if "family" in request.fixturenames and request.getfixturevalue("family") == "granite-speech":
+        pytest.skip("refused: test_none_of_a_q_former")
+
+
 @torch.no_grad()
 def encoded(family: str, model: Any, batch: dict[str, torch.Tensor], with_scores: bool, site: str = "llm") -> Windows:
     kind = FAMILY[family]
@@ -229,3 +235,11 @@ def test_memory_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_token_means_drop_a_rest() -> None:
     assert token_means(torch.tensor([[1.0, 3.0, 5.0, 7.0, 100.0]]), 2).tolist() == [[2.0, 6.0]]
     assert token_means(torch.tensor([1.0, 3.0]), 1).tolist() == [1.0, 3.0]
+
+
+def test_none_of_a_q_former() -> None:
+    model = TINY["granite-speech"].build()
+    with pytest.raises(ValueError, match="topk needs attention scores, which granite-speech has not: its audio tokens"):
+        fewhertz.compress(model, "topk@keep=1/3")
+    with pytest.raises(NotImplementedError, match="granite-speech has no attention scores"):
+        encoded("granite-speech", model, prompts("granite-speech", ROWS), with_scores=True)

@@ -270,6 +270,8 @@ def test_families_that_hear_padding_are_refused_by_name(family: str) -> None:
     with pytest.raises(ValueError, match=f"{family} cannot be trimmed: its encoder attends to the padding"):
         fewhertz.compress(model, "none", trim=True)
     assert fewhertz.attached(model) is None
+    if family == "granite-speech":  # no windows: its rows are as long as the longest clip
+        return
     with fewhertz.compress(model, "pool@keep=1/2"), widths(model) as seen, torch.no_grad():
         model(**batch)
     assert seen == [WINDOW]

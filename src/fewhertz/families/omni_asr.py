@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fewhertz.families.base import Config, Family, Windows
-from fewhertz.method import Method
 from fewhertz.scores import attention_received
 
 SAMPLE_HZ = 16000  # of the waves that its encoder reads
@@ -35,16 +34,13 @@ class OmniAsr(Family, name="omni-asr"):
     model_classes = ("OmniASRForConditionalGeneration",)
     model_types = ("omniasr",)
     audio_inputs = ("input_values", "padding_mask")
+    log_mel = False
+    max_seconds = 40.0  # of its makers' own inference; the processor in transformers reads any
     padding = "masked"
     not_inside = "its frames are audio tokens already: no pairs are averaged behind the encoder"
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(SAMPLE_HZ, math.prod(config.audio_config.conv_stride))
-
-    def fit(self, method: Method, config: Config) -> Method:
-        if "mel" in method.needs:
-            raise ValueError(f"{self.name} hears raw waves: count=mel needs windows of log-mel, leave it out")
-        return super().fit(method, config)
 
     def encode(
         self, model: nn.Module, audio: dict[str, Any], input_ids: Int[Tensor, "b l"], site: str, scores: bool
