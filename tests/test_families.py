@@ -385,6 +385,15 @@ def test_what_is_no_log_mel_is_not_taken_for_one(family: str) -> None:
         fewhertz.compress(TINY[family].build(), "ward(count=mel)@tolerance=0.3")
 
 
+@pytest.mark.parametrize("family", ["omni-asr", "music-flamingo"])
+def test_vllm_is_refused_by_name(family: str, tmp_path: Any) -> None:
+    from fewhertz.vllm.serve import command
+
+    TINY[family].build().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{family} cannot be served: vLLM has no class for it"):
+        command(str(tmp_path), "pool@keep=1/3", [])
+
+
 # --- Granite Speech
 
 
