@@ -223,6 +223,10 @@ def test_unknown_families_are_named() -> None:
         ("Qwen3OmniMoeForConditionalGeneration", r"compress\(model.thinker, …\)"),
         ("VoxtralRealtimeForConditionalGeneration", "adds audio to the embedding of every text token"),
         ("KyutaiSpeechToTextForConditionalGeneration", "adds audio to the embedding of every text token"),
+        ("Gemma3nForConditionalGeneration", "embeds every token id again for each of its layers"),
+        ("Gemma4ForConditionalGeneration", "embeds every token id again for each of its layers"),
+        ("Phi4MultimodalForCausalLM", "encodes, projects and merges audio in one step"),
+        ("VibeVoiceAsrForConditionalGeneration", "drawn with noise at each call"),
     ],
 )
 def test_models_that_cannot_be_compressed_are_refused_by_name(name: str, why: str) -> None:

@@ -1,8 +1,9 @@
 """Every family, as a tiny random model of the real class: exact where nothing is merged, right where something is.
 
 Real processors (feature extractor and an in-memory tokenizer) lay out the audio of Qwen2-Audio, Audio Flamingo 3,
-Music Flamingo, GLM-ASR and Qwen3-ASR in `test_real_processor`; everywhere else, and for Voxtral (its processor needs
-mistral-common) and the Omni models (theirs need image and video processors), `tiny.prompts` follows their source.
+Music Flamingo, GLM-ASR, OmniASR and Qwen3-ASR in `test_real_processor`; everywhere else, and for Voxtral (its processor
+needs mistral-common), Granite Speech (torchaudio) and the Omni models (image and video processors), `tiny.prompts`
+follows their source.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import AUDIO, AUDIO_BOS, AUDIO_EOS, MELS, PAD, TINY, VIDEO, WINDOW, labels_of, prompts
+from packaging.version import Version
+from tiny import AUDIO, AUDIO_BOS, AUDIO_EOS, MELS, PAD, TINY, VIDEO, WINDOW, granite_speech, labels_of, prompts
 from torch import Tensor
 
 import fewhertz
@@ -122,7 +124,8 @@ def test_generate_is_exact(family: str, model: Any, mode: str) -> None:
 
 def test_bf16_is_exact(family: str, half: Any) -> None:
     batch = batch_of(family, BATCHES["left"])
-    batch["input_features"] = batch["input_features"].bfloat16()
+    heard = FAMILY[family].audio_inputs[0]
+    batch[heard] = batch[heard].bfloat16()
     assert_exact(half, batch)
     stock = generated(half, batch, do_sample=False)
     with fewhertz.compress(half, "none"):
@@ -252,7 +255,8 @@ def test_text_alone_passes_untouched(family: str, model: Any) -> None:
 def test_audio_matters(family: str, model: Any) -> None:
     """The tiny models listen, so that the tests above say something; and a merged clip is not the whole one."""
     batch = batch_of(family, BATCHES["one"])
-    other = batch | {"input_features": batch["input_features"].flip(-1)}
+    heard = FAMILY[family].audio_inputs[0]
+    other = batch | {heard: batch[heard].flip(-1)}
     with torch.no_grad():
         stock = model(**batch).logits[:, -1]
         assert not torch.allclose(stock, model(**other).logits[:, -1], atol=1e-3)
@@ -347,7 +351,8 @@ def test_declarations(family: str, model: Any) -> None:
     assert kind.placeholder(model.config) == AUDIO
     tiny = TINY[family]
     seconds = 30  # whole windows and whole chunks: no rounding at the end
-    assert tiny.count(100 * seconds) == kind.rate(model.config) * seconds
+    unpadded = tiny.samples is not None  # the kernels over the wave end within it: one token fewer
+    assert tiny.count(100 * seconds) == kind.rate(model.config) * seconds - unpadded
     for mel in (301, 800):
         encoded = kind.encode(
             model,
@@ -372,6 +377,55 @@ def test_a_last_window_too_short_for_a_token(family: str, model: Any) -> None:
     with fewhertz.compress(model, "pool@keep=1/3") as handle, torch.no_grad():
         model(**batch)
     assert handle.last.before == [TINY[family].count(mel)]
+
+
+@pytest.mark.parametrize("family", ["omni-asr", "granite-speech"])
+def test_what_is_no_log_mel_is_not_taken_for_one(family: str) -> None:
+    with pytest.raises(ValueError, match=f"{family} reads no plain log-mel, which count=mel needs"):
+        fewhertz.compress(TINY[family].build(), "ward(count=mel)@tolerance=0.3")
+
+
+@pytest.mark.parametrize("family", ["omni-asr", "music-flamingo"])
+def test_vllm_is_refused_by_name(family: str, tmp_path: Any) -> None:
+    from fewhertz.vllm.serve import command
+
+    TINY[family].build().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{family} cannot be served: vLLM has no class for it"):
+        command(str(tmp_path), "pool@keep=1/3", [])
+
+
+# --- Granite Speech
+
+
+def test_granite_speech_plus_is_exact() -> None:
+    model = granite_speech("GraniteSpeechPlusForConditionalGeneration", cat_hidden_layers=[1])
+    batch = batch_of("granite-speech", BATCHES["several"])
+    assert_exact(model, batch)
+    with fewhertz.compress(model, "pool@keep=1/3") as handle:
+        generated(model, batch, do_sample=False)
+    assert handle.last.after == [handle.method.num_tokens(n) for n in handle.last.before]
+
+
+@torch.no_grad()
+def test_the_lora_of_granite_speech_stays_on() -> None:
+    """Its checkpoints bring one for audio, which its own `generate` switches by whether it is given features."""
+    peft = pytest.importorskip("peft")
+    from transformers.integrations.peft import MIN_PEFT_VERSION
+
+    if Version(peft.__version__) < Version(MIN_PEFT_VERSION):
+        pytest.skip(f"transformers asks for peft {MIN_PEFT_VERSION}")
+    model = copy.deepcopy(TINY["granite-speech"].build())
+    batch = batch_of("granite-speech", BATCHES["left"])
+    without = generated(model, batch, do_sample=False)
+    torch.manual_seed(3)
+    targets = r".*language_model.*\.(q_proj|v_proj)$"
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    text = {name: batch[name][:, -3:] for name in ("input_ids", "attention_mask")}
+    stock, plain = generated(model, batch, do_sample=False), generated(model, text, do_sample=False)
+    assert not torch.equal(stock, without)
+    with fewhertz.compress(model, "none"):
+        assert torch.equal(generated(model, text, do_sample=False), plain)
+        assert torch.equal(generated(model, batch, do_sample=False), stock)
 
 
 # --- Omni models
@@ -432,6 +486,7 @@ SPECIAL = {
     "music-flamingo": ("<sound>", "<|sound_bos|>", "<|sound_eos|>"),
     "glm-asr": ("<|pad|>", "<|begin_of_audio|>", "<|end_of_audio|>"),
     "qwen3-asr": ("<|audio_pad|>", "<|audio_start|>", "<|audio_end|>"),
+    "omni-asr": ("<extra_id_1>", "<extra_id_2>", "<extra_id_3>"),
 }
 PROCESSOR = {
     "qwen2-audio": "Qwen2AudioProcessor",
@@ -439,6 +494,7 @@ PROCESSOR = {
     "music-flamingo": "MusicFlamingoProcessor",
     "glm-asr": "GlmAsrProcessor",
     "qwen3-asr": "Qwen3ASRProcessor",
+    "omni-asr": "OmniASRProcessor",
 }
 
 
@@ -456,6 +512,8 @@ def processor_of(family: str) -> Any:
     if family == "qwen3-asr":
         tokenizer.audio_token, tokenizer.audio_bos_token, tokenizer.audio_eos_token = audio, bos, eos
         extractor = transformers.Qwen3ASRFeatureExtractor(feature_size=MELS)
+    elif family == "omni-asr":
+        extractor = transformers.OmniASRFeatureExtractor()
     else:
         extractor = transformers.WhisperFeatureExtractor(feature_size=MELS)
     return getattr(transformers, PROCESSOR[family])(extractor, tokenizer)

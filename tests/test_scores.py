@@ -20,8 +20,14 @@ from fewhertz.families.base import FAMILIES, Windows
 from fewhertz.scores import column_sums, token_means
 
 FAMILY = {kind.name: kind for kind in FAMILIES}
-FRAMES = {"voxtral": 4, "glm-asr": 4, "qwen3-asr": 1, "qwen3-omni": 1}  # per audio token; the others: 2
+FRAMES = {"voxtral": 4, "glm-asr": 4, "qwen3-asr": 1, "qwen3-omni": 1, "omni-asr": 1}  # per audio token; the others: 2
 ROWS = [[400, 203], [317]]
+
+
+@pytest.fixture(autouse=True)
+def _can_be_had(request: pytest.FixtureRequest) -> None:
+    if "family" in request.fixturenames and request.getfixturevalue("family") == "granite-speech":
+        pytest.skip("refused: test_none_of_a_q_former")
 
 
 @torch.no_grad()
@@ -29,6 +35,12 @@ def encoded(family: str, model: Any, batch: dict[str, torch.Tensor], with_scores
     kind = FAMILY[family]
     audio = {name: batch[name] for name in kind.audio_inputs}
     return kind.encode(model, audio, batch["input_ids"], site, with_scores)
+
+
+def last_attention(model: Any) -> Any:
+    """The self-attention of the encoder's last layer."""
+    layer = model.base_model.audio_tower.layers[-1]
+    return layer.attention if hasattr(layer, "attention") else layer.self_attn
 
 
 @contextmanager
@@ -39,7 +51,7 @@ def eager_weights(model: Any) -> Iterator[list[torch.Tensor]]:
 
     weights: list[torch.Tensor] = []
     tower = model.base_model.audio_tower
-    attention = tower.layers[-1].self_attn
+    attention = last_attention(model)
     eager = sys.modules[type(attention).__module__].eager_attention_forward
 
     def spy(module: Any, *args: Any, **kwargs: Any) -> Any:
@@ -65,7 +77,9 @@ def expected(family: str, model: Any, rows: list[list[int]], batch: dict[str, to
     tiny, per_token = TINY[family], FRAMES.get(family, 2)
     mels = [part for row in rows for mel in row for part in tiny.windows(mel)]
     out = []
-    if tiny.window is None:  # packed: one call a block of frames, the blocks of each clip in turn
+    if tiny.samples is not None:  # a row a clip, padded
+        parts = [w.mean(0)[: tiny.tokens(n)].sum(0) for w, n in zip(weights[0], mels, strict=True)]
+    elif tiny.window is None:  # packed: one call a block of frames, the blocks of each clip in turn
         columns = torch.cat([block[0].mean(0).sum(0) for block in weights])
         frames = [tiny.tokens(mel) if per_token == 1 else (mel - 1) // 2 + 1 for mel in mels]
         parts = list(columns.split(frames))
@@ -83,7 +97,7 @@ def test_agrees_with_eager(family: str, model: Any) -> None:
         got = encoded(family, model, batch, with_scores=True)
         assert got.scores is not None
         assert got.scores.shape == got.tokens.shape[:1]
-        torch.testing.assert_close(got.scores, expected(family, model, rows, batch), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(got.scores, expected(family, model, rows, batch), atol=1e-6, rtol=3e-6)
         assert got.scores.std() > 1e-4
 
 
@@ -95,7 +109,7 @@ def test_tokens_are_bit_identical(family: str, model: Any) -> None:
         scored = encoded(family, model, batch, True, site)
         assert torch.equal(plain.tokens, scored.tokens)
         assert plain.lengths == scored.lengths
-    attention = model.base_model.audio_tower.layers[-1].self_attn
+    attention = last_attention(model)
     assert attention.config is model.base_model.audio_tower.config  # nothing of the capture is left
     assert attention.config.to_dict() == before.to_dict()
     assert "_fewhertz_received" not in attention.__dict__
@@ -132,12 +146,13 @@ def test_a_method_gets_them(family: str, model: Any) -> None:
 def test_bf16(family: str, model: Any) -> None:
     half = copy.deepcopy(model).bfloat16()
     batch = prompts(family, ROWS)
-    batch["input_features"] = batch["input_features"].bfloat16()
+    heard = FAMILY[family].audio_inputs[0]
+    batch[heard] = batch[heard].bfloat16()
     got = encoded(family, half, batch, with_scores=True)
     assert got.scores is not None
     assert got.scores.dtype == torch.float32
     assert torch.equal(got.tokens, encoded(family, half, batch, with_scores=False).tokens)
-    full = encoded(family, model, batch | {"input_features": batch["input_features"].float()}, with_scores=True)
+    full = encoded(family, model, batch | {heard: batch[heard].float()}, with_scores=True)
     torch.testing.assert_close(got.scores, full.scores, atol=0.5, rtol=0.2)
 
 
@@ -220,3 +235,11 @@ def test_memory_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_token_means_drop_a_rest() -> None:
     assert token_means(torch.tensor([[1.0, 3.0, 5.0, 7.0, 100.0]]), 2).tolist() == [[2.0, 6.0]]
     assert token_means(torch.tensor([1.0, 3.0]), 1).tolist() == [1.0, 3.0]
+
+
+def test_none_of_a_q_former() -> None:
+    model = TINY["granite-speech"].build()
+    with pytest.raises(ValueError, match="topk needs attention scores, which granite-speech has not: its audio tokens"):
+        fewhertz.compress(model, "topk@keep=1/3")
+    with pytest.raises(NotImplementedError, match="granite-speech has no attention scores"):
+        encoded("granite-speech", model, prompts("granite-speech", ROWS), with_scores=True)

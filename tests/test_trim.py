@@ -20,7 +20,7 @@ from fewhertz.families.base import FAMILIES, Windows
 from fewhertz.once import encode_once
 
 FAMILY = {kind.name: kind for kind in FAMILIES}
-MASKED = [name for name in TINY if FAMILY[name].padding == "masked"]
+MASKED = [name for name in TINY if isinstance(FAMILY[name], whisper.WhisperTower)]
 HEARD = [name for name in TINY if FAMILY[name].padding == "heard"]
 ROWS: list[list[list[int]]] = [[[500]], [[800], [301]], [[400, 203], [317]], [[7]], [[2983], [12]]]
 WHOLE: list[list[list[int]]] = [[[WINDOW]], [[WINDOW - 1], [301]], [[WINDOW], [301, 44]]]
@@ -270,6 +270,8 @@ def test_families_that_hear_padding_are_refused_by_name(family: str) -> None:
     with pytest.raises(ValueError, match=f"{family} cannot be trimmed: its encoder attends to the padding"):
         fewhertz.compress(model, "none", trim=True)
     assert fewhertz.attached(model) is None
+    if family == "granite-speech":  # no windows: its rows are as long as the longest clip
+        return
     with fewhertz.compress(model, "pool@keep=1/2"), widths(model) as seen, torch.no_grad():
         model(**batch)
     assert seen == [WINDOW]
@@ -291,3 +293,28 @@ def test_families_that_leave_padding_out_are_as_they_are(family: str) -> None:
     hook.remove()
     frames = sum((mel - 1) // 2 + 1 for mel in (800, 301)) if family == "qwen2.5-omni" else 104 + 40
     assert seen == [frames]
+
+
+@torch.no_grad()
+def test_waves_are_cut_where_a_batch_is_padded_beyond_its_longest_clip() -> None:
+    """OmniASR has no windows: its processor pads to the longest clip, and a caller may pad to a fixed length."""
+    model = TINY["omni-asr"].build()
+    for rows in ROWS[:3]:
+        batch = prompts("omni-asr", rows)
+        wide = batch | {name: torch.nn.functional.pad(batch[name], (0, 70_001)) for name in ("input_values",)}
+        wide["input_values"] += 1 - torch.nn.functional.pad(batch["padding_mask"], (0, 70_001))[:, None]  # noise
+        wide["padding_mask"] = torch.nn.functional.pad(batch["padding_mask"], (0, 70_001))
+        seen: list[int] = []
+        hook = model.model.audio_tower.subsampling.register_forward_pre_hook(
+            lambda _, args, seen=seen: seen.append(args[0].shape[-1])
+        )
+        for site in ("llm", "encoder"):
+            stock = encoded("omni-asr", model, wide, False, site)
+            assert_same(encoded("omni-asr", model, wide, True, site), stock)
+            assert_same(encoded("omni-asr", model, batch, True, site), stock)
+        hook.remove()
+        longest = 160 * max(mel for row in rows for mel in row)
+        assert seen == [longest + 70_001, longest, longest] * 2
+    with fewhertz.compress(model, "pool@keep=1/3", trim=True) as handle:
+        model(**wide)
+    assert handle.last.after == [handle.method.num_tokens(n) for n in handle.last.before]

@@ -119,6 +119,42 @@ def _glm_asr() -> Any:
     )
 
 
+def granite_speech(name: str = "GraniteSpeechForConditionalGeneration", **more: Any) -> Any:
+    encoder = {"hidden_dim": 16, "input_dim": 2 * MELS, "num_layers": 2, "num_heads": 2, "dim_head": 8, "output_dim": 8}
+    encoder |= {"context_size": 20, "max_pos_emb": 32, "feedforward_mult": 2} | more
+    width = 16 * (1 + len(more.get("cat_hidden_layers", ())))
+    projector = {"model_type": "blip_2_qformer", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    projector |= {"intermediate_size": 32, "encoder_hidden_size": width, "use_qformer_text_input": False}
+    return _made(
+        name,
+        lambda config: config(
+            encoder_config=encoder,
+            projector_config=projector,
+            text_config=TEXT | {"model_type": "granite"},
+            audio_token_id=AUDIO,
+            has_lora_adapter=False,
+        ),
+    )
+
+
+def _omni_asr() -> Any:
+    audio = {"hidden_size": 16, "conv_dim": [8] * 7, "num_hidden_layers": 2, "num_attention_heads": 2}
+    audio |= {"intermediate_size": 32, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    text = TEXT | {"model_type": "llama"}
+    return _made(
+        "OmniASRForConditionalGeneration",
+        lambda config: config(
+            audio_config=audio | {"model_type": "omniasr_audio"},
+            text_config=text,
+            audio_token_id=AUDIO,
+            pad_token_id=PAD,
+            bos_token_id=None,
+            eos_token_id=None,
+        ),
+        seed=1,  # of 0, greedy decoding writes a placeholder
+    )
+
+
 def _qwen3_asr() -> Any:
     audio = CHUNKED | {"model_type": "qwen3_asr_encoder", "downsample_hidden_size": 8}
     text = TEXT | {"model_type": "qwen3", "head_dim": 16}
@@ -168,6 +204,8 @@ class Tiny:
         multiple: rows are padded to a multiple of this many mel frames.
         tokens: audio tokens of a window of so many mel frames.
         longest: mel frames of the longest clip that the processor takes; None: any.
+        samples: of the wave that the model hears, a mel frame; None: it hears mel frames.
+        pairs: whether the model hears mel frames stacked by two, and the mask is one of audio tokens.
     """
 
     build: Callable[[], Any]
@@ -176,6 +214,8 @@ class Tiny:
     tokens: Callable[[int], int]
     multiple: int = 1
     longest: int | None = None
+    samples: int | None = None
+    pairs: bool = False
 
     def windows(self, mel: int) -> list[int]:
         """Mel frames of each window of a clip of `mel` mel frames."""
@@ -192,6 +232,10 @@ def _halved_twice(mel: int) -> int:
     return ((mel - 1) // 2 + 1) // 2
 
 
+def _convolved(mel: int) -> int:
+    return (160 * mel - 400) // 320 + 1
+
+
 def _by_chunks(mel: int) -> int:
     return mel // 100 * 13 + -(-(mel % 100) // 8)
 
@@ -206,6 +250,10 @@ TINY = {
     ),
     "voxtral": Tiny(_voxtral, None, WINDOW, lambda mel: 375),
     "glm-asr": Tiny(_glm_asr, "input_features_mask", WINDOW, lambda mel: ((mel - 1) // 2 + 1) // 4),
+    "granite-speech": Tiny(
+        granite_speech, "input_features_mask", None, lambda mel: -(-(mel // 2) // 15) * 3, pairs=True
+    ),
+    "omni-asr": Tiny(_omni_asr, "padding_mask", None, _convolved, samples=160),
     "qwen2.5-omni": Tiny(_qwen2_5_omni, "feature_attention_mask", None, _halved_twice),
     "qwen3-asr": Tiny(_qwen3_asr, "input_features_mask", None, _by_chunks, multiple=100),
     "qwen3-omni": Tiny(_qwen3_omni, "feature_attention_mask", None, _by_chunks),
@@ -214,12 +262,30 @@ TINY = {
 
 def audio_of(tiny: Tiny, mels: list[int], generator: torch.Generator) -> dict[str, Tensor]:
     """The audio arguments of forward for clips of so many mel frames each, in order."""
+    if tiny.samples is not None:
+        return _waves(tiny, [tiny.samples * mel for mel in mels], generator)
+    if tiny.pairs:
+        return _pairs(tiny, mels, generator)
     windows = [part for mel in mels for part in tiny.windows(mel)]
     width = tiny.window or -(-max(windows) // tiny.multiple) * tiny.multiple
     mask = torch.arange(width)[None] < torch.tensor(windows)[:, None]
     features = torch.randn(len(windows), MELS, width, generator=generator) * mask[:, None]
     found = {"input_features": features} | ({} if tiny.mask is None else {tiny.mask: mask.long()})
     return {name: value.to(DEVICE) for name, value in found.items()}
+
+
+def _waves(tiny: Tiny, lengths: list[int], generator: torch.Generator) -> dict[str, Tensor]:
+    mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+    waves = torch.randn(len(lengths), 1, max(lengths), generator=generator) * mask[:, None]
+    return {"input_values": waves.to(DEVICE), str(tiny.mask): mask.long().to(DEVICE)}
+
+
+def _pairs(tiny: Tiny, mels: list[int], generator: torch.Generator) -> dict[str, Tensor]:
+    real = torch.arange(max(mels) // 2)[None] < torch.tensor(mels)[:, None] // 2
+    features = torch.randn(len(mels), max(mels) // 2, 2 * MELS, generator=generator) * real[..., None]
+    counts = torch.tensor([tiny.count(mel) for mel in mels])
+    mask = torch.arange(int(counts.max()))[None] < counts[:, None]
+    return {"input_features": features.to(DEVICE), str(tiny.mask): mask.to(DEVICE)}
 
 
 def prompts(

@@ -226,7 +226,7 @@ class Attached:
         ids, width = kwargs["input_ids"], call["input_ids"].shape[1]
         self._shorten(call, ids.shape[1] - width)
         with sized(self.model, None if layout is None else layout.log_sizes):
-            out = original(**call)
+            out = self.family.generate(self.model, original, call)
         if layout is not None:
             remember([_cache(call)] if isinstance(out, Tensor) else out, layout)
         sequences = out if isinstance(out, Tensor) else out.sequences

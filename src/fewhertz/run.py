@@ -27,6 +27,8 @@ PROMPTS = {
 
 Wave = Float[np.ndarray, " samples"]
 
+_PADDED = {"padding": True, "padding_side": "left"}  # of text alone: encoders want their own padding
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -84,7 +86,9 @@ class _Clock:
 
 def sample_rate(processor: Any) -> int:
     """Samples per second that the processor reads, in Hz."""
-    return int(processor.feature_extractor.sampling_rate)
+    # Granite Speech's processor calls it so, and those of all models are to
+    extractor = getattr(processor, "feature_extractor", None) or processor.audio_processor
+    return int(extractor.sampling_rate)
 
 
 def request(processor: Any, waves: list[Wave], prompt: str | list[str] | None = None) -> Any:
@@ -102,6 +106,8 @@ def request(processor: Any, waves: list[Wave], prompt: str | list[str] | None = 
         takes = inspect.signature(own).parameters
         if "model_id" in takes:  # Voxtral: by mistral-common, which reads audio in a container
             return own(audio=waves, model_id="voxtral", sampling_rate=rate, format="WAV", return_tensors="pt")
+        if "prompt" not in takes:  # OmniASR: asks for nothing else, and of itself neither pads nor makes tensors
+            return own(audio=waves, processor_kwargs={"text_kwargs": _PADDED, "return_tensors": "pt"})
         return own(audio=waves)
     text = PROMPTS["transcribe"] if prompt is None else prompt
     asked = [text] * len(waves) if isinstance(text, str) else text
@@ -114,7 +120,7 @@ def request(processor: Any, waves: list[Wave], prompt: str | list[str] | None = 
         text=[processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False) for talk in talks],
         audio=waves,
         sampling_rate=rate,
-        text_kwargs={"padding": True, "padding_side": "left"},  # of text alone: encoders want their own padding
+        text_kwargs=_PADDED,
         return_tensors="pt",
     )
 

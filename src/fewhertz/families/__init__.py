@@ -6,7 +6,9 @@ from torch import nn
 
 from fewhertz.families import audio_flamingo_3 as audio_flamingo_3
 from fewhertz.families import glm_asr as glm_asr
+from fewhertz.families import granite_speech as granite_speech
 from fewhertz.families import music_flamingo as music_flamingo
+from fewhertz.families import omni_asr as omni_asr
 from fewhertz.families import qwen2_5_omni as qwen2_5_omni
 from fewhertz.families import qwen2_audio as qwen2_audio
 from fewhertz.families import qwen3_asr as qwen3_asr

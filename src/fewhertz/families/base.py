@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,16 +24,31 @@ FAMILIES: list[Family] = []
 
 _THINKER = "only its thinker hears: compress that, fewhertz.compress(model.thinker, …)"
 _SUMMED = "it adds audio to the embedding of every text token as the stream comes in: there are no audio tokens to drop"
+_LAYERWISE = (
+    "its LLM embeds every token id again for each of its layers, so a prompt cannot be handed over as embeddings alone"
+)
+_NOISE = "its audio tokens are drawn with noise at each call, and its generate takes no merged prompt"
+_ONE_STEP = (
+    "it encodes, projects and merges audio in one step as it embeds the prompt, and has no features to take hold of"
+)
 # classes and model types that look like a family and are none, and why
 REFUSED = {
     "Qwen2_5OmniForConditionalGeneration": _THINKER,
     "Qwen3OmniMoeForConditionalGeneration": _THINKER,
     "VoxtralRealtimeForConditionalGeneration": _SUMMED,
     "KyutaiSpeechToTextForConditionalGeneration": _SUMMED,
+    "Gemma3nForConditionalGeneration": _LAYERWISE,
+    "Gemma4ForConditionalGeneration": _LAYERWISE,
+    "Phi4MultimodalForCausalLM": _ONE_STEP,
+    "VibeVoiceAsrForConditionalGeneration": _NOISE,
     "qwen2_5_omni": "only its thinker hears: use config.thinker_config",
     "qwen3_omni_moe": "only its thinker hears: use config.thinker_config",
     "voxtral_realtime": _SUMMED,
     "kyutai_speech_to_text": _SUMMED,
+    "gemma3n": _LAYERWISE,
+    "gemma4": _LAYERWISE,
+    "phi4_multimodal": _ONE_STEP,
+    "vibevoice_asr": _NOISE,
 }
 
 
@@ -71,6 +86,7 @@ class Family:
     audio_inputs: ClassVar[tuple[str, ...]]  # arguments of forward that carry audio: consumed here
     sites: ClassVar[tuple[str, ...]] = ("llm", "encoder")
     max_seconds: ClassVar[float | None] = None  # longest clip that the processor reads without cutting; None: any
+    log_mel: ClassVar[bool] = True  # whether its audio input is a log-mel of 100 frames a second, for count=mel
     # What the encoder does with the padding behind a clip. "masked": computes it and hides it from the clip, so it can
     # be trimmed. "heard": attends to it, so it cannot. "left out": computes valid frames alone.
     padding: ClassVar[Literal["masked", "heard", "left out"]] = "heard"
@@ -90,12 +106,14 @@ class Family:
         """The method with its budget bound to this model's rate.
 
         Raises:
-            ValueError: where it acts at a site that the family lacks, asks for more tokens than there are, or has no
-                plan to be presented by.
+            ValueError: where it acts at a site that the family lacks, needs what it has not, asks for more tokens
+                than there are, or has no plan to be presented by.
         """
         learned = type(method).forward is not Method.forward and type(method).assign is Method.assign
         if learned and (method.positions == "time" or method.sizes):
             raise no_plan(method)
+        if "mel" in method.needs and not self.log_mel:
+            raise ValueError(f"{self.name} reads no plain log-mel, which count=mel needs: leave it out")
         if method.layer is not None:
             self._check_inside(method, method.layer, config)
         elif method.site not in self.sites:
@@ -189,6 +207,16 @@ class Family:
             NotImplementedError: where the encoder runs another kernel than sdpa or eager.
         """
         raise NotImplementedError
+
+    def generate(self, model: nn.Module, original: Callable[..., Any], call: dict[str, Any]) -> Any:
+        """Run the model's own `generate` on a prompt with merged audio.
+
+        Args:
+            model: the model.
+            original: its `generate`.
+            call: arguments, as `finish` gives them.
+        """
+        return original(**call)
 
     def refuse(self, model: nn.Module, call: dict[str, Any]) -> None:
         """Raise `NotImplementedError`, by name, for calls that cannot be compressed."""

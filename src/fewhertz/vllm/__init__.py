@@ -24,12 +24,19 @@ SERVED = {
 # vLLM's architectures that hear and are not served compressed: module, and why. They refuse `audio_compression` by name
 REFUSED = {
     "UltravoxModel": ("ultravox", "fewhertz has no such family"),
-    "GraniteSpeechForConditionalGeneration": ("granite_speech", "fewhertz has no such family"),
+    "GraniteSpeechForConditionalGeneration": ("granite_speech", "fewhertz has no class for it here"),
+    "GraniteSpeechPlusForConditionalGeneration": ("granite_speech_plus", "fewhertz has no class for it here"),
     "VoxtralForConditionalGeneration": (
         "voxtral",
         "Mistral's tokenizer lays out its audio before the plugin sees it",
     ),
     "VoxtralRealtimeGeneration": ("voxtral_realtime", "it adds audio to the embedding of every text token"),
+}
+
+# families that vLLM 0.32 has no class for, and why
+ABSENT = {
+    "music-flamingo": "vLLM has no class for it since 0.24",
+    "omni-asr": "vLLM has no class for it",
 }
 
 log = logging.getLogger("vllm.fewhertz")  # under vLLM's own logger, whose handlers and level it shares

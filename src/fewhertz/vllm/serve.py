@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fewhertz.checkpoint import open_checkpoint
-from fewhertz.vllm import OLDEST
+from fewhertz.vllm import ABSENT, OLDEST
 from fewhertz.vllm.choice import KEY, Choice
 
 SERVER = "vllm.entrypoints.openai.api_server"
@@ -58,6 +58,9 @@ def command(model: str, method: str | None, options: list[str]) -> list[str]:
     if method is not None:
         given[KEY] = {"method": method}
     if KEY in given:
+        family = checkpoint.family.name
+        if family in ABSENT:
+            raise ValueError(f"{family} cannot be served: {ABSENT[family]}")
         # the engine says the same, after a minute and in a traceback; of scores it alone knows
         Choice(checkpoint.family, _Config(checkpoint.config, given[KEY]), scores=True)
     if model == "pocket":
