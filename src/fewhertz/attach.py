@@ -387,7 +387,14 @@ class Attached:
         nothing: list[Plan | None] = [None] * len(clips)
         report = Report([clip.n for clip in clips], [0] * len(clips), nothing, method.positions, method.sizes, spared)
         out: list[Tensor | None] = [None] * len(clips)
-        for members in self._batches(clips):
+        if method.together:
+            for members in self._sharing(clips):
+                x = torch.cat([windows.tokens[spans[i]] for i in members])[None]
+                for i, own in zip(members, method.plans_together(x, [clips[i].n for i in members]), strict=True):
+                    row = own.apply(windows.tokens[spans[i]][None])
+                    out[i] = (self.family.project(self.model, row) if site == "encoder" else row)[0]
+                    report.after[i], report.plans[i] = own.m, own
+        for members in [] if method.together else self._batches(clips):
             x = torch.stack([windows.tokens[spans[i]] for i in members])
             scores = None
             if windows.scores is not None:
@@ -478,6 +485,13 @@ class Attached:
             by_length.setdefault(clip.n, []).append(i)
         return list(by_length.values())
 
+    def _sharing(self, clips: list[ClipSpan]) -> list[list[int]]:
+        """Clips of a prompt together: rows of a batch know nothing of one another, but for windows of a recording."""
+        by_row: dict[int, list[int]] = {}
+        for i, clip in enumerate(clips):
+            by_row.setdefault(0 if _ONE_RECORDING.get() else clip.row, []).append(i)
+        return list(by_row.values())
+
 
 @dataclass(frozen=True)
 class _Encoded:
@@ -497,6 +511,19 @@ class _Once:
 
     scores: bool
     encoded: list[_Encoded] = field(default_factory=list)
+
+
+_ONE_RECORDING: ContextVar[bool] = ContextVar("fewhertz_one_recording", default=False)
+
+
+@contextmanager
+def one_recording() -> Iterator[None]:
+    """Within it, clips of all rows of a call share a shared budget: they are windows of one recording."""
+    token = _ONE_RECORDING.set(True)
+    try:
+        yield
+    finally:
+        _ONE_RECORDING.reset(token)
 
 
 _ONCE: ContextVar[dict[int, _Once]] = ContextVar("fewhertz_once", default={})  # noqa: B039 (never changed in place)

@@ -144,7 +144,7 @@ def cost(
     if method is None:
         after: int | None = before
     else:
-        after = method.num_tokens(before) if method.fixed_budget else None
+        after = method.num_tokens(before) if method.fixed_budget or method.together else None
     text, dtype = checkpoint.config.get_text_config(), dtype_of(checkpoint.config)
     long = around + before
     short = None if after is None else around + after

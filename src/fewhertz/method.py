@@ -52,6 +52,11 @@ def seconds(default: float) -> Any:
     return field(default=default, metadata={"unit": "s"})
 
 
+def written(parameter: dataclasses.Field[Any], value: Any) -> str:
+    """A value as a spec has it."""
+    return (str(value).lower() if isinstance(value, bool) else str(value)) + parameter.metadata.get("unit", "")
+
+
 def layer_of(site: str) -> int | None:
     """The encoder layer k of a site `"encoder.k"`; `None`: another site."""
     return int(site.removeprefix("encoder.")) if "." in site else None
@@ -103,6 +108,7 @@ class Method:
     name: ClassVar[str]
     fixed_budget: ClassVar[bool] = True  # the count is a function of the length alone; False where a tolerance is set
     priced: ClassVar[bool] = False  # whether `assign_within` is there, so that a budget may be a tolerance
+    together: ClassVar[bool] = False  # the budget is one of all clips of a prompt: `assign_together` is there
     needs: ClassVar[frozenset[str]] = frozenset()  # what `Clip` must carry: "scores", "mel"
     revision: ClassVar[int] = 1  # raised where the same spec decides otherwise than before: results don't compare
 
@@ -204,11 +210,13 @@ class Method:
     def num_tokens(self, n: int) -> int:
         """Output tokens for a clip of `n` tokens: n·keep rounded half up, at least 1. A function of the length alone.
 
+        Where clips share a budget, for `n` tokens of all of them.
+
         Raises:
             TypeError: for a method of variable length.
             ValueError: for a budget in Hz before `at` has bound it to a model, and for n < 1.
         """
-        if not self.fixed_budget:
+        if not self.fixed_budget and not self.together:
             raise TypeError(f"{self.name} is of variable length: its count is known only once the audio is encoded")
         if self.keep is None:
             raise ValueError(f"{self.spec} is a budget in Hz: bind it to a model's rate first, method.at(rate)")
@@ -251,9 +259,30 @@ class Method:
         """
         raise NotImplementedError(f"{type(self).__name__} is priced and has to write assign_within")
 
+    def assign_together(self, x: Float[Tensor, "1 n d"], lengths: list[int], m: int) -> list[Plan]:
+        """Decide for clips that share a budget, each of which keeps at least one token.
+
+        Written by methods that may be `together`.
+
+        Args:
+            x: tokens of all clips, one clip behind the other.
+            lengths: tokens of each clip.
+            m: output tokens of all of them.
+
+        Returns:
+            A plan of each clip.
+        """
+        raise NotImplementedError(f"{type(self).__name__} shares a budget and has to write assign_together")
+
+    def plans_together(self, x: Float[Tensor, "1 n d"], lengths: list[int]) -> list[Plan]:
+        """`assign_together` with the count filled in: that of the whole length, and one a clip at least."""
+        return self.assign_together(x.detach(), lengths, max(self.num_tokens(x.shape[1]), len(lengths)))
+
     def plans(self, x: Float[Tensor, "b n d"], clip: Clip) -> list[Plan]:
         """The plan of each of `b` clips of equal length, for methods of variable length too."""
         b, n, _ = x.shape
+        if self.together:
+            return [self.plans_together(x[i : i + 1], [n])[0] for i in range(b)]
         if self.tolerance is not None:
             if "mel" in self.needs and clip.mel is None:
                 raise ValueError(f"{self.spec} needs the log-mel of the clip, and none was given")
@@ -270,7 +299,7 @@ class Method:
         if not self.fixed_budget:
             if b != 1:
                 raise ValueError(f"{self.name} is of variable length: one clip at a time, got {b}")
-            if self.tolerance is not None:
+            if self.tolerance is not None or self.together:
                 return self.plans(x, clip)[0]
             return self.assign(x.detach(), n, clip)
         m = self.num_tokens(n)
@@ -298,7 +327,7 @@ class Method:
             value = getattr(self, f.name)
             if f.name in _NOT_IN_BRACKETS or value == f.default:
                 continue
-            parts.append(f"{f.name}={value}{f.metadata.get('unit', '')}")
+            parts.append(f"{f.name}={written(f, value)}")
         text = self.name + (f"({','.join(parts)})" if parts else "")
         if self.tolerance is not None:
             text += f"@tolerance={self.tolerance:g}"

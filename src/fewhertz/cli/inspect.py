@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def method_rows() -> list[dict[str, Any]]:
     """What there is to know about each method, from the registry."""
     import fewhertz.methods  # noqa: F401
-    from fewhertz.method import METHODS, RECOMMENDED, Method
+    from fewhertz.method import METHODS, RECOMMENDED, Method, written
 
     common = {f.name: f.default for f in dataclasses.fields(Method)}
     rows = []
@@ -58,7 +58,7 @@ def method_rows() -> list[dict[str, Any]]:
                 "fixed_budget": cls.fixed_budget,
                 "tolerance": cls.priced,
                 "needs": sorted(cls.needs),
-                "parameters": {f.name: f"{f.default}{f.metadata.get('unit', '')}" for f in own},
+                "parameters": {f.name: written(f, f.default) for f in own},
                 "summary": re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph)[0],
                 "recommended": name == RECOMMENDED.partition("+")[0],
             }
@@ -379,12 +379,12 @@ def _show_page(
     from fewhertz.errors import one_line
     from fewhertz.families import family_of
     from fewhertz.files import replace
-    from fewhertz.run import PROMPTS, sample_rate, whole
+    from fewhertz.run import PROMPTS, read_whole, sample_rate
     from fewhertz.studio import page
 
     family = family_of(net)
     try:
-        wave = whole(file, sample_rate(processor), family)
+        wave = read_whole(file, sample_rate(processor), family)
         page.check_length(len(wave) / sample_rate(processor))
         lanes = comparison.compare(
             net, processor, wave, methods, prompt, reference=reference, max_new_tokens=max_new_tokens
@@ -453,9 +453,9 @@ def compare(
             if file in bad:
                 raise ValueError(bad[file])
             from fewhertz.families import family_of
-            from fewhertz.run import sample_rate, whole
+            from fewhertz.run import read_whole, sample_rate
 
-            wave = whole(file, sample_rate(processor), family_of(net))
+            wave = read_whole(file, sample_rate(processor), family_of(net))
             lanes = comparison.compare(
                 net, processor, wave, method, asked, reference=right, max_new_tokens=max_new_tokens
             )

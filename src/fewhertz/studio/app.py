@@ -22,7 +22,7 @@ from fewhertz.errors import need, one_line
 from fewhertz.families import family_of
 from fewhertz.files import Record
 from fewhertz.method import METHODS, RECOMMENDED, parse
-from fewhertz.run import PROMPTS, Wave, sample_rate, whole
+from fewhertz.run import PROMPTS, Wave, read_whole, sample_rate
 from fewhertz.studio import page
 
 MAX_BYTES = 50 * 2**20  # of an upload
@@ -130,7 +130,7 @@ class Studio:
             raise ValueError(f"{Path(file).name} is larger than the {MAX_BYTES >> 20} MiB that are taken")
         if (seconds := audio.duration(file)) > self.max_seconds:
             raise ValueError(f"{Path(file).name} has {seconds:.1f} s, and there is room for {self.max_seconds:g} s")
-        wave = whole(file, self.rate, self.family)
+        wave = read_whole(file, self.rate, self.family)
         heard = Heard(self.model, self.processor, wave, prompt)
         visit = Visit(heard, Path(file).name, wave, len(wave) / self.rate, prompt, reference)
         with self._lock:

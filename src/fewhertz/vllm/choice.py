@@ -118,6 +118,8 @@ class Choice:
             instead = (
                 "write ward(count=mel)@tolerance=0.5, whose count is known before"
                 if method.tolerance is not None
+                else "leave shared=true out: each clip then keeps its own share"
+                if method.together
                 else "its form of fixed length is segment: segment@keep=1/3"
             )
             raise ValueError(
