@@ -492,6 +492,9 @@ def test_inspect_counts_positions(copy: Path) -> None:
     assert f"no: {line['positions']} positions of 300" in fewhertz_(*args, "pool@keep=1/3+time").stdout
     packed = json.loads(fewhertz_(*args, "pool@keep=1/3", "--json").stdout)
     assert packed["fits_context"] is True and packed["binds"] is None
+    drawn = json.loads(fewhertz_(*args, "pool@keep=1/3+time(fit)", "--json").stdout)
+    assert drawn["fits_context"] is True and drawn["positions"] == 300 and 0.3 < drawn["position_scale"] < 0.4
+    assert "yes: positions × 0.3" in fewhertz_(*args, "pool@keep=1/3+time(fit)").stdout
     stretched = json.loads(fewhertz_(*args, "pool@keep=1/3+time", "--context", 900, "--json").stdout)
     assert stretched["fits_context"] is True and stretched["position_limit"] == 900
 

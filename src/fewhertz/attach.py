@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewhertz.corrections import PromptLayout, check_kernel, recall, remember, sized
+from fewhertz.corrections import PromptLayout, check_kernel, reach_of, recall, remember, sized
 from fewhertz.families import family_of
 from fewhertz.families.base import Family
 from fewhertz.layout import IGNORE, ClipSpan, Trim, find_clips
@@ -309,7 +309,8 @@ class Attached:
             # a row shortened more than its neighbours needs padding even if the batch had none
             mask = torch.ones_like(ids) if mask is None else mask
             positions = self.family.positions(self.model, call, [clip.n for clip in clips]) if presented else ids
-            layout = steps.lay_out(method, positions, clips, report.plans, trim, mask)
+            reach = reach_of(method, self.model.config)
+            layout = steps.lay_out(method, positions, clips, report.plans, trim, mask, reach)
             pad = self._pad_id(ids, mask)
             call["attention_mask"] = trim.apply(mask, 0)
             if call.get("labels") is not None:
@@ -456,7 +457,8 @@ def compress(
             merges what is alike, as far as cost pocket little on dev; `fewhertz.tune` finds how far for a model.
         positions: where a compressed token stands for the LLM: `"packed"`, one after the other, as the methods'
             papers have it, or `"time"`, the mean position of what it stands for, with what follows where it stood
-            before. `None`: as the method says (`+time` in a spec).
+            before. `None`: as the method says (`+time` in a spec; `+time(fit)` draws positions within clips together
+            where the prompt would end beyond the LLM's last one).
         sizes: whether attention counts a token as often as the tokens it stands for. `None`: as the method says
             (`+sizes`).
         trim: whether the encoder leaves out the padding behind a batch's longest clip, where it hides that padding

@@ -4,6 +4,11 @@ When (`positions="time"`): a compressed token stands at the mean position of its
 it stood before, in the prompt and while decoding. Positions are fractions: the LLMs of all families turn them into
 angles in float32, so nothing is rounded.
 
+Where that would end beyond the positions that the LLM was made for, or beyond so many (`fit`), the distances within
+clips are drawn together, all by one factor, until the prompt ends at the last of them. Distances between text tokens,
+and from text to a clip, stay those of training. They are never drawn together further than packed positions are: a
+prompt of more tokens than positions does not fit at all.
+
 How much (`sizes=True`): log s is added to the attention logits of a token that stands for s, for every query and in
 every layer. exp(q·k + log s) = s·exp(q·k), so for s equal keys and values it is exactly the attention over all of them
 (proportional attention of token merging, arXiv 2210.09461, section 3). In the second layer and above the copies would
@@ -106,6 +111,7 @@ def lay_out(
     plans: Iterable[Plan | None],
     trim: Trim,
     mask: Tensor,
+    reach: int | None = None,
 ) -> PromptLayout:
     """Lay out a batch of compressed prompts.
 
@@ -116,6 +122,7 @@ def lay_out(
         plans: the plan of each.
         trim: the compressed layout.
         mask: 1 where a token is in the uncompressed prompts, (b, l).
+        reach: positions that prompts are to end within; `None`: any.
 
     Raises:
         ValueError: for a method without a plan.
@@ -125,15 +132,29 @@ def lay_out(
         return PromptLayout(laid_out, mask.shape[1])
     when = positions.to(torch.float32, copy=True)
     much = torch.zeros(positions.shape[-2:], device=positions.device)
+    along = torch.zeros(positions.shape[-2:], dtype=torch.double, device=positions.device)
+    packed = torch.zeros_like(along[:, 0])  # steps within clips where nothing lies between tokens
+    for clip in clips:
+        along[clip.row, clip.start + 1 : clip.start + clip.n] = 1
+    along = along.cumsum(-1)  # steps within clips before each token: what a fit draws together
+    steps = along[:, -1].clone()
     for clip, plan in zip(clips, plans, strict=True):
         if plan is None:
             raise no_plan(method)
         places = slice(clip.start, clip.start + plan.m)
-        when[..., clip.row, places] = positions[..., clip.row, clip.start, None] + plan.centres()[0].to(when)
+        centres = plan.centres()[0].to(when)
+        when[..., clip.row, places] = positions[..., clip.row, clip.start, None] + centres
+        along[clip.row, places] = along[clip.row, clip.start] + centres
         if clip.start + clip.n == positions.shape[-1]:
             # decoding goes on from the last token: where that is audio, from the end of what it stands for
             when[..., clip.row, places.stop - 1] = positions[..., clip.row, -1]
+            along[clip.row, places.stop - 1] = steps[clip.row]
+        packed[clip.row] += plan.m - 1
         much[clip.row, places] = (plan.sizes()[0] / plan.per).log().to(much)
+    if reach is not None:
+        last = positions.masked_fill(mask == 0, 0).amax(-1).view(-1, len(steps)).amax(0)
+        excess = torch.minimum((last + 1 - reach).clamp_min(0), (steps - packed).clamp_min(0))
+        when = (when - (excess / steps.clamp_min(1))[:, None] * along).float()
     much = trim.apply(much, 0)
     axes = when if when.dim() == 3 else when[None]
     when = torch.stack([trim.apply(axis, 0) for axis in axes]).view(*when.shape[:-1], -1)
@@ -144,6 +165,24 @@ def lay_out(
         much if method.sizes and bool(much.any()) else None,
         packed=method.positions == "packed",
     )
+
+
+def reach_of(method: Method, config: Any) -> int | None:
+    """Positions that a method's prompts are to end within; `None`: any.
+
+    Args:
+        method: says whether, and perhaps how many.
+        config: of the model; its LLM's says how many it was made for.
+
+    Raises:
+        ValueError: where neither says how many.
+    """
+    if method.fit is not True:
+        return method.fit or None
+    made_for = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(made_for, int):
+        raise ValueError("+time(fit): the model's config says no max_position_embeddings: write +time(fit=4096)")
+    return made_for
 
 
 def no_plan(method: Method) -> ValueError:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fewhertz.checkpoint import Checkpoint, dtype_of, meta, undamaged
+from fewhertz.corrections import reach_of
 from fewhertz.families.base import Config
 from fewhertz.method import Method
 
@@ -28,7 +29,9 @@ class Cost:
         flops: floating-point operations of the LLM's prefill, without and with the method.
         kv: bytes of the KV cache after prefill, without and with the method.
         positions: how far positions go in the prompt, without and with the method: its tokens, or under `+time` as far
-            as without the method; `None` where that is variable.
+            as without the method, under `+time(fit)` as far as fits; `None` where that is variable.
+        scale: what `+time(fit)` multiplies distances within the audio by; 1 where all fits and under other methods,
+            `None` where that is variable.
     """
 
     seconds: float
@@ -38,6 +41,7 @@ class Cost:
     flops: tuple[int, int | None]
     kv: tuple[int, int | None]
     positions: tuple[int, int | None]
+    scale: float | None
 
     @property
     def rate(self) -> tuple[float, float | None]:
@@ -144,10 +148,17 @@ def cost(
     if method is None:
         after: int | None = before
     else:
-        after = method.num_tokens(before) if method.fixed_budget else None
+        after = method.num_tokens(before) if method.fixed_budget or method.together else None
     text, dtype = checkpoint.config.get_text_config(), dtype_of(checkpoint.config)
     long = around + before
+    far: int | None = long
     short = None if after is None else around + after
+    reach = None if method is None else reach_of(method, checkpoint.config)
+    if method is None or method.positions != "time":
+        far = short
+    elif reach is not None and long > reach:  # packed tokens may reach further: they are drawn together no more
+        far = None if short is None else max(short, reach)
+    scale = 1.0 if reach is None else None if far is None else 1 - (long - far) / max(1, before - 1)
     return Cost(
         seconds,
         around,
@@ -155,7 +166,8 @@ def cost(
         after,
         (prefill_flops(text, long), None if short is None else prefill_flops(text, short)),
         (kv_bytes(text, long, dtype), None if short is None else kv_bytes(text, short, dtype)),
-        (long, long if method is not None and method.positions == "time" else short),
+        (long, far),
+        scale,
     )
 
 

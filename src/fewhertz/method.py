@@ -52,6 +52,11 @@ def seconds(default: float) -> Any:
     return field(default=default, metadata={"unit": "s"})
 
 
+def written(parameter: dataclasses.Field[Any], value: Any) -> str:
+    """A value as a spec has it."""
+    return (str(value).lower() if isinstance(value, bool) else str(value)) + parameter.metadata.get("unit", "")
+
+
 def layer_of(site: str) -> int | None:
     """The encoder layer k of a site `"encoder.k"`; `None`: another site."""
     return int(site.removeprefix("encoder.")) if "." in site else None
@@ -85,6 +90,8 @@ class Method:
             `"encoder.k"` (on the frames before layer k of the encoder, from 0: the layers from k on run on fewer).
         positions: positions that the LLM gives tokens (fewhertz.corrections): `"packed"`, one after the other, or
             `"time"`, the mean position of what it stands for. For the attachment: `assign` has no use for it.
+        fit: whether time positions within clips are drawn together where a prompt would end beyond the positions that
+            the LLM was made for, or beyond so many. Likewise.
         sizes: whether attention counts how many tokens a token stands for (fewhertz.corrections). Likewise.
 
     Raises:
@@ -98,11 +105,13 @@ class Method:
     max: Fraction | None = None
     site: str = "llm"
     positions: Positions = "packed"
+    fit: bool | int = False
     sizes: bool = False
 
     name: ClassVar[str]
     fixed_budget: ClassVar[bool] = True  # the count is a function of the length alone; False where a tolerance is set
     priced: ClassVar[bool] = False  # whether `assign_within` is there, so that a budget may be a tolerance
+    together: ClassVar[bool] = False  # the budget is one of all clips of a prompt: `assign_together` is there
     needs: ClassVar[frozenset[str]] = frozenset()  # what `Clip` must carry: "scores", "mel"
     revision: ClassVar[int] = 1  # raised where the same spec decides otherwise than before: results don't compare
 
@@ -170,17 +179,25 @@ class Method:
     def _check_presentation(self) -> None:
         if self.positions not in ("packed", "time"):
             raise ValueError(f'positions are "packed" or "time", got {self.positions!r}')
+        if not isinstance(self.fit, bool | int) or (not isinstance(self.fit, bool) and self.fit < 2):
+            raise ValueError(f"fit is true, false or a number of positions, 2 or more, got {self.fit!r:.40}")
+        if self.fit and self.positions != "time":
+            raise ValueError("fit goes with time positions: packed ones end as early as can be")
         if not isinstance(self.sizes, bool):
             raise ValueError(f"sizes is true or false, got {self.sizes!r}")
 
-    def present(self, positions: Positions | None = None, sizes: bool | None = None) -> Method:
-        """The same method, presented to the LLM in another way; `None` leaves that half as it is.
+    def present(
+        self, positions: Positions | None = None, sizes: bool | None = None, fit: bool | int | None = None
+    ) -> Method:
+        """The same method, presented to the LLM in another way; `None` leaves that part as it is.
 
         Raises:
             ValueError: where either is none of its values.
         """
         other = copy.copy(self)
-        for name, value in (("positions", positions), ("sizes", sizes)):
+        if positions == "packed" and fit is None:
+            fit = False
+        for name, value in (("positions", positions), ("sizes", sizes), ("fit", fit)):
             if value is not None:
                 object.__setattr__(other, name, value)
         other._check_presentation()
@@ -204,11 +221,13 @@ class Method:
     def num_tokens(self, n: int) -> int:
         """Output tokens for a clip of `n` tokens: n·keep rounded half up, at least 1. A function of the length alone.
 
+        Where clips share a budget, for `n` tokens of all of them.
+
         Raises:
             TypeError: for a method of variable length.
             ValueError: for a budget in Hz before `at` has bound it to a model, and for n < 1.
         """
-        if not self.fixed_budget:
+        if not self.fixed_budget and not self.together:
             raise TypeError(f"{self.name} is of variable length: its count is known only once the audio is encoded")
         if self.keep is None:
             raise ValueError(f"{self.spec} is a budget in Hz: bind it to a model's rate first, method.at(rate)")
@@ -251,9 +270,30 @@ class Method:
         """
         raise NotImplementedError(f"{type(self).__name__} is priced and has to write assign_within")
 
+    def assign_together(self, x: Float[Tensor, "1 n d"], lengths: list[int], m: int) -> list[Plan]:
+        """Decide for clips that share a budget, each of which keeps at least one token.
+
+        Written by methods that may be `together`.
+
+        Args:
+            x: tokens of all clips, one clip behind the other.
+            lengths: tokens of each clip.
+            m: output tokens of all of them.
+
+        Returns:
+            A plan of each clip.
+        """
+        raise NotImplementedError(f"{type(self).__name__} shares a budget and has to write assign_together")
+
+    def plans_together(self, x: Float[Tensor, "1 n d"], lengths: list[int]) -> list[Plan]:
+        """`assign_together` with the count filled in: that of the whole length, and one a clip at least."""
+        return self.assign_together(x.detach(), lengths, max(self.num_tokens(x.shape[1]), len(lengths)))
+
     def plans(self, x: Float[Tensor, "b n d"], clip: Clip) -> list[Plan]:
         """The plan of each of `b` clips of equal length, for methods of variable length too."""
         b, n, _ = x.shape
+        if self.together:
+            return [self.plans_together(x[i : i + 1], [n])[0] for i in range(b)]
         if self.tolerance is not None:
             if "mel" in self.needs and clip.mel is None:
                 raise ValueError(f"{self.spec} needs the log-mel of the clip, and none was given")
@@ -270,7 +310,7 @@ class Method:
         if not self.fixed_budget:
             if b != 1:
                 raise ValueError(f"{self.name} is of variable length: one clip at a time, got {b}")
-            if self.tolerance is not None:
+            if self.tolerance is not None or self.together:
                 return self.plans(x, clip)[0]
             return self.assign(x.detach(), n, clip)
         m = self.num_tokens(n)
@@ -298,7 +338,7 @@ class Method:
             value = getattr(self, f.name)
             if f.name in _NOT_IN_BRACKETS or value == f.default:
                 continue
-            parts.append(f"{f.name}={value}{f.metadata.get('unit', '')}")
+            parts.append(f"{f.name}={written(f, value)}")
         text = self.name + (f"({','.join(parts)})" if parts else "")
         if self.tolerance is not None:
             text += f"@tolerance={self.tolerance:g}"
@@ -311,7 +351,8 @@ class Method:
 
     @property
     def _suffixes(self) -> str:
-        return "+time" * (self.positions == "time") + "+sizes" * self.sizes
+        fit = "" if not self.fit else "(fit)" if self.fit is True else f"(fit={self.fit})"
+        return f"+time{fit}" * (self.positions == "time") + "+sizes" * self.sizes
 
     def __str__(self) -> str:
         return self.spec
@@ -358,7 +399,7 @@ class Chain(Method):
         first = self.first.at(native_rate)
         assert first.keep is not None
         second = self.second.at(_fraction(native_rate, "native rate") * first.keep)
-        return Chain(first=first, second=second, positions=self.positions, sizes=self.sizes)
+        return Chain(first=first, second=second, positions=self.positions, fit=self.fit, sizes=self.sizes)
 
     def num_tokens(self, n: int) -> int:
         return self.second.num_tokens(self.first.num_tokens(n))
@@ -377,7 +418,9 @@ class Chain(Method):
 
 
 # a spec writes them behind its parameters
-_NOT_IN_BRACKETS = ("keep", "rate", "tolerance", "min", "max", "positions", "sizes")
+_NOT_IN_BRACKETS = ("keep", "rate", "tolerance", "min", "max", "positions", "fit", "sizes")
+_CORRECTION = re.compile(r"(?P<name>[A-Za-z]+)\s*(?:\((?P<inner>[^()]*)\))?")
+_FIT = re.compile(r"fit(?:\s*=\s*(?P<most>\d{1,9}))?")
 _SITE = re.compile(r"llm|encoder(\.\d{1,3})?")
 _SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
 
@@ -390,8 +433,8 @@ def shown(text: str) -> str:
 def parse(spec: str | Method, keep: str | Fraction | None = None) -> Method:
     """Turn a spec such as `"ltbm(window=0.32s)@keep=1/3"`, `"pool@8Hz"` or `"A then B"` into a method.
 
-    A spec ends with its corrections: `+time` (`positions="time"`) and `+sizes` (`sizes=True`). `"none"` is the
-    uncompressed model, by a method that keeps everything.
+    A spec ends with its corrections: `+time` (`positions="time"`; `+time(fit)` or `+time(fit=4096)` with `fit`) and
+    `+sizes` (`sizes=True`). `"none"` is the uncompressed model, by a method that keeps everything.
 
     Args:
         spec: the spec, or a method, which is returned as it is.
@@ -413,15 +456,9 @@ def parse(spec: str | Method, keep: str | Fraction | None = None) -> Method:
     if text == NONE:
         text, keep = IDENTITY, None
     parts = text.split("+")
-    end = next((i for i in range(len(parts), 1, -1) if not parts[i - 1].strip().isalpha()), 1)
-    if corrections := [part.strip() for part in parts[end:]]:
-        for name in corrections:
-            if name not in ("time", "sizes"):
-                raise ValueError(
-                    f"cannot read +{name[:40]} of {shown(spec)}: a spec ends with +time, +sizes, both or neither"
-                )
-        method = parse("+".join(parts[:end]), keep)
-        return method.present("time" if "time" in corrections else None, "sizes" in corrections or None)
+    end = next((i for i in range(len(parts), 1, -1) if not _CORRECTION.fullmatch(parts[i - 1].strip())), 1)
+    if parts[end:]:
+        return parse("+".join(parts[:end]), keep).present(**_corrections(parts[end:], spec))
 
     steps = re.split(r"\sthen\s", text)
     if len(steps) > 2:
@@ -447,6 +484,28 @@ def parse(spec: str | Method, keep: str | Fraction | None = None) -> Method:
     if keep is not None and match["budget"] is None and cls.fixed_budget:
         values["keep"] = keep
     return cls(**values)
+
+
+def _corrections(parts: list[str], spec: str) -> dict[str, Any]:
+    """The arguments of `present` that corrections behind a spec stand for."""
+    values: dict[str, Any] = {}
+    for part in parts:
+        match = _CORRECTION.fullmatch(part.strip())
+        assert match is not None
+        name, inner = match["name"], match["inner"]
+        fit = None if inner is None else _FIT.fullmatch(inner.strip())
+        if name not in ("time", "sizes") or (inner is not None and (name != "time" or fit is None)):
+            raise ValueError(
+                f"cannot read +{part.strip()[:40]} of {shown(spec)}: a spec ends with +time, +sizes, both or neither; "
+                "+time may be +time(fit) or +time(fit=4096)"
+            )
+        if name == "sizes":
+            values["sizes"] = True
+            continue
+        values["positions"] = "time"
+        if fit is not None:
+            values["fit"] = True if fit["most"] is None else int(fit["most"])
+    return values
 
 
 def _parameters(cls: type[Method], text: str) -> dict[str, Any]:

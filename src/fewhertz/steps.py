@@ -81,7 +81,14 @@ def compress(call: Call, windows: Windows, clips: list[ClipSpan]) -> tuple[list[
     mel = mel_tokens(call.features, windows.lengths, call.rate) if "mel" in method.needs else None
     out: dict[int, Tensor] = {}
     plans: dict[int, Plan | None] = {}
-    for members in _alike(clips):
+    if method.together:
+        for members in _sharing(clips):
+            x = torch.cat([windows.tokens[spans[i]] for i in members])[None]
+            for i, own in zip(members, method.plans_together(x, [clips[i].n for i in members]), strict=True):
+                row = own.apply(windows.tokens[spans[i]][None])
+                out[i] = (call.family.project(call.model, row) if call.site == "encoder" else row)[0]
+                plans[i] = own
+    for members in [] if method.together else _alike(clips):
         x = torch.stack([windows.tokens[spans[i]] for i in members])
         scores = None
         if windows.scores is not None:
@@ -112,6 +119,14 @@ def _alike(clips: list[ClipSpan]) -> list[list[int]]:
     for i, clip in enumerate(clips):
         by_length.setdefault(clip.n, []).append(i)
     return list(by_length.values())
+
+
+def _sharing(clips: list[ClipSpan]) -> list[list[int]]:
+    """Clips of a prompt together: rows of a batch know nothing of one another, but for windows of a recording."""
+    by_row: dict[int, list[int]] = {}
+    for i, clip in enumerate(clips):
+        by_row.setdefault(0 if _ONE_RECORDING.get() else clip.row, []).append(i)
+    return list(by_row.values())
 
 
 def _compress_inside(
@@ -177,6 +192,19 @@ class Steps:
     lay_out: Callable[..., PromptLayout] = lay_out
     embed: Callable[[Any, Tensor, Tensor, list[Tensor]], Tensor] = embed
     method: Method | None = None
+
+
+_ONE_RECORDING: ContextVar[bool] = ContextVar("fewhertz_one_recording", default=False)
+
+
+@contextmanager
+def one_recording() -> Iterator[None]:
+    """Within it, clips of all rows of a call share a shared budget: they are windows of one recording."""
+    token = _ONE_RECORDING.set(True)
+    try:
+        yield
+    finally:
+        _ONE_RECORDING.reset(token)
 
 
 Change: TypeAlias = Callable[[Steps], Steps]

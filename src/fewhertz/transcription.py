@@ -17,6 +17,7 @@ from fewhertz.families import family_of
 from fewhertz.files import Journal, Record, read_journal
 from fewhertz.method import Method, parse
 from fewhertz.run import Reply, Wave, read_whole, sample_rate
+from fewhertz.steps import one_recording
 from fewhertz.windows import Window, halves, windows
 
 Chunk: TypeAlias = float | Literal["auto"] | None
@@ -98,9 +99,14 @@ class Kept:
         there = self.done.get((index, number))
         return None if there is None else [_segment(one) for one in there]
 
-    def add(self, index: int, number: int, segments: list[Segment]) -> None:
-        """Keep the segments of a window."""
-        self.journal.add([{"file": index, "window": number, "segments": [asdict(one) for one in segments]}])
+    def add(self, windows: list[tuple[int, int, list[Segment]]]) -> None:
+        """Keep the segments of windows that ran together, each of a file and a number in it."""
+        self.journal.add(
+            [
+                {"file": index, "window": number, "segments": [*map(asdict, segments)]}
+                for index, number, segments in windows
+            ]
+        )
 
 
 def _segment(record: Record) -> Segment:
@@ -127,7 +133,8 @@ def transcribe(
         model: an audio language model of a known family, with or without a method.
         processor: the model's own.
         audio: as for `audio.load`.
-        method: attached while the segments are taken; `None`: what is attached already, if anything.
+        method: attached while the segments are taken; `None`: what is attached already, if anything. A shared budget
+            (`ward(shared=true)@8Hz`) is one of the windows that run together.
         prompt: what to ask instead of a transcript.
         chunk: seconds of the longest window. `"auto"`: the model's comfortable length (`comfortable_seconds` of its
             config, else what the family reads at once). `None`: that for transcripts; what is asked otherwise is asked
@@ -279,10 +286,12 @@ class _Runner:
     def run(self, items: Iterator[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
         batch: list[_Item] = []
         waiting = 0
+        handle = attached(self.model)
+        shares = handle is not None and handle.method.together
         for item in items:
             batch.append(item)
             waiting += self._to_run(item)
-            if waiting == self.batch_size or not waiting:
+            if waiting == self.batch_size or not waiting or (shares and item.window is None):
                 yield from self._batch(batch)
                 batch, waiting = [], 0
         yield from self._batch(batch)
@@ -293,7 +302,12 @@ class _Runner:
         return self.kept is None or (item.index, item.number) not in self.kept.done
 
     def _batch(self, batch: list[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
-        made = iter(self._segments([one.window for one in batch if one.window is not None and self._to_run(one)]))
+        asked = [one for one in batch if self._to_run(one)]
+        found = self._segments([one.window for one in asked if one.window is not None])
+        if self.kept is not None and asked:
+            done = zip(asked, found, strict=True)
+            self.kept.add([(one.index, one.number, made) for one, made in done if not isinstance(made, str)])
+        made = iter(found)
         for item in batch:
             window = item.window
             if window is None:
@@ -304,10 +318,7 @@ class _Runner:
                 assert self.kept is not None
                 yield item, self.kept.find(item.index, item.number) or []
             else:
-                segments = next(made)
-                if self.kept is not None and not isinstance(segments, str):
-                    self.kept.add(item.index, item.number, segments)
-                yield item, segments
+                yield item, next(made)
 
     def _segments(self, batch: list[Window]) -> list[list[Segment] | str]:
         rate = sample_rate(self.processor)
@@ -366,7 +377,10 @@ class _Runner:
             return []
         longest = self._longest(max(map(len, waves)) / sample_rate(self.processor))
         try:
-            return [*run.reply(self.model, self.processor, waves, self.prompt, max_new_tokens=longest, stop_loops=True)]
+            with one_recording():
+                return [
+                    *run.reply(self.model, self.processor, waves, self.prompt, max_new_tokens=longest, stop_loops=True)
+                ]
         except Exception as error:  # of any kind: out of memory, a model's own checks
             if len(waves) == 1:
                 return [one_line(error)]

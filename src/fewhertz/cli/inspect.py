@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def method_rows() -> list[dict[str, Any]]:
     """What there is to know about each method, from the registry."""
     import fewhertz.methods  # noqa: F401
-    from fewhertz.method import METHODS, RECOMMENDED, Method
+    from fewhertz.method import METHODS, RECOMMENDED, Method, written
 
     common = {f.name: f.default for f in dataclasses.fields(Method)}
     rows = []
@@ -58,7 +58,7 @@ def method_rows() -> list[dict[str, Any]]:
                 "fixed_budget": cls.fixed_budget,
                 "tolerance": cls.priced,
                 "needs": sorted(cls.needs),
-                "parameters": {f.name: f"{f.default}{f.metadata.get('unit', '')}" for f in own},
+                "parameters": {f.name: written(f, f.default) for f in own},
                 "summary": re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph)[0],
                 "recommended": name == RECOMMENDED.partition("+")[0],
             }
@@ -203,6 +203,7 @@ def _cost_json(
         "rate_hz": one.rate,
         "context": one.context,
         "positions": one.positions,
+        "position_scale": (1.0, one.scale),
         "prefill_flops": one.flops,
         "kv_bytes": one.kv,
         "fits_context": [fitting for fitting, _ in fits],
@@ -237,7 +238,8 @@ def _fits_context(one: Cost, i: int, longest: int | None, reach: int | None) -> 
         return "–"
     fitting, limit = one.fits(longest, reach)[i]
     if limit is None:
-        return "yes" if fitting else "variable"
+        drawn = i and one.scale is not None and one.scale < 1
+        return "variable" if not fitting else f"yes: positions × {one.scale:.3g}" if drawn else "yes"
     far, most = (one.context[i], longest) if limit == "tokens" else (one.positions[i], reach)
     return f"no: {far} {limit} of {most}"
 

@@ -122,6 +122,8 @@ def run(
         kept = None
         if out is not None:
             settings = {"method": spec, "prompt": asked, "chunk": seconds, "max_new_tokens": max_new_tokens}
+            if handle and handle.method.together:  # windows that run together share a budget
+                settings["batch_size"] = batch_size
             kept = _kept(out, model, adapter, net, files, settings)
         stream = pieces(
             net,

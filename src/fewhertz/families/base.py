@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fewhertz.corrections import no_plan
+from fewhertz.corrections import no_plan, reach_of
 from fewhertz.method import Method
 
 MEL_HZ = 100  # mel frames per second of Whisper's front end: 16,000 samples over hops of 160
@@ -107,13 +107,14 @@ class Family:
 
         Raises:
             ValueError: where it acts at a site that the family lacks, needs what it has not, asks for more tokens
-                than there are, or has no plan to be presented by.
+                than there are, has no plan to be presented by, or is to fit positions that nobody has counted.
         """
         learned = type(method).forward is not Method.forward and type(method).assign is Method.assign
         if learned and (method.positions == "time" or method.sizes):
             raise no_plan(method)
         if "mel" in method.needs and not self.log_mel:
             raise ValueError(f"{self.name} reads no plain log-mel, which count=mel needs: leave it out")
+        reach_of(method, config)
         if method.layer is not None:
             self._check_inside(method, method.layer, config)
         elif method.site not in self.sites:

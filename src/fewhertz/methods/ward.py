@@ -1,6 +1,7 @@
 """Nearly optimal contiguous segments, from the bottom up."""
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fewhertz.method import Clip, Method
-from fewhertz.methods._shared import STEPS, squared_distance, unit
+from fewhertz.methods._shared import STEPS, mark, squared_distance, unit
 from fewhertz.plan import Plan
 
 QUIET = 1e-3  # of log-mel: less than that around its mean is no sound
@@ -42,11 +43,16 @@ class Ward(Method, name="ward"):
     mean, of unit length) and which on the tokens themselves: so the count is known before the audio is encoded, as
     vLLM needs it. Prices of log-mel are others than those of tokens.
 
+    `shared=true` makes the budget one of all clips of a prompt: they are merged as one clip would be, but nothing joins
+    across the end of a clip, until keep or rate is what all of them have on average. So one price holds for all, that
+    at which exactly the budget is spent, and each clip keeps at least a token.
+
     Cost: O(n·d) a round, on ever fewer segments, in O(log n) rounds. Needs nothing but the tokens.
     Fails to undo: what was joined early stays so, where `optimal` may cut it.
     """
 
     count: str = "tokens"
+    shared: bool = False
 
     revision = 2
     priced = True
@@ -59,6 +65,11 @@ class Ward(Method, name="ward"):
             raise ValueError("count=mel goes with a tolerance: any other budget is a count already")
         if self.count == "mel":
             object.__setattr__(self, "needs", frozenset({"mel"}))
+        if self.shared:
+            if self.tolerance is not None:
+                raise ValueError("shared goes with keep or a rate: under a tolerance all clips pay one price already")
+            object.__setattr__(self, "fixed_budget", False)
+            object.__setattr__(self, "together", True)
 
     def assign(self, x: Float[Tensor, "b n d"], m: int, clip: Clip) -> Plan:
         return Plan(merge(x, m, m, torch.inf)[0], m)
@@ -72,6 +83,15 @@ class Ward(Method, name="ward"):
         else:
             group, counts = merge(x, least, most, self.tolerance)
         return [Plan(row, m) for row, m in zip(group.split(1), counts.flatten().tolist(), strict=True)]
+
+    def assign_together(self, x: Float[Tensor, "1 n d"], lengths: list[int], m: int) -> list[Plan]:
+        ends = list(accumulate(lengths, initial=0))
+        group, _ = merge(x, m, m, torch.inf, mark(torch.tensor([ends[:-1]], device=x.device), x.shape[1]))
+        firsts = [*group[0, ends[:-1]].tolist(), m]
+        return [
+            Plan(group[:, start:end] - first, after - first)
+            for (start, end), (first, after) in zip(pairwise(ends), pairwise(firsts), strict=True)
+        ]
 
     def counts(self, mel: Float[Tensor, "b n bins"], rate: float) -> Int[Tensor, "b 1"]:
         """Tokens that each of `b` clips keeps, by its log-mel alone.
@@ -88,11 +108,16 @@ class Ward(Method, name="ward"):
 
 
 def merge(
-    x: Float[Tensor, "b n d"], least: int | Tensor, most: int | Tensor, tolerance: float
+    x: Float[Tensor, "b n d"],
+    least: int | Tensor,
+    most: int | Tensor,
+    tolerance: float,
+    starts: Bool[Tensor, "b n"] | None = None,
 ) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b 1"]]:
     """Join neighbours in rounds while a join costs at most `tolerance`, and further down to `most` segments.
 
-    With `least` equal to `most`, of all clips or (b, 1) of each, that count is reached whatever it costs.
+    With `least` equal to `most`, of all clips or (b, 1) of each, that count is reached whatever it costs. Tokens at
+    `starts` join nothing before them.
 
     Returns:
         The segment of each token, and how many a clip has: `least` or more, `most` or fewer.
@@ -103,6 +128,7 @@ def merge(
     group = torch.arange(n, device=x.device).expand(b, n)
     count = torch.full((b, 1), n, device=x.device)
     end = torch.zeros_like(count) + least
+    first = None if starts is None else starts.long()  # of segments: whether they begin at a start
     given = least is most or (isinstance(least, int) and least == most)
     price = means.new_full((b, 1), torch.inf if given else tolerance * STEPS)
     while (k := means.shape[1]) > 1:  # as wide as the clip that has the most segments left; sizes of 0 fill up
@@ -110,6 +136,8 @@ def merge(
         one, other, place = sizes[:, :-1], sizes[:, 1:], torch.arange(k, device=x.device)
         cost = (one * other / (one + other).clamp_min(1) * change * STEPS).round()
         cost = cost.masked_fill(place[1:] >= count, torch.inf)
+        if first is not None:
+            cost = cost.masked_fill(first[:, 1:] > 0, torch.inf)
         if not given:  # a clip whose merges are all too dear goes on where it has too many segments, to those alone
             stuck = cost.amin(1, keepdim=True) > price
             over = stuck & (count > most)
@@ -131,4 +159,6 @@ def merge(
         parts = means.mul_(share[..., None]).view(b * k, d)
         means = means.new_zeros(b * width, d).index_add_(0, rows, parts).view(b, width, d)
         sizes, group = total, moved.gather(1, group)
+        if first is not None:
+            first = first.new_zeros(b, width).scatter_add_(1, moved, first)
     return group, count

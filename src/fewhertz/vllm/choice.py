@@ -108,7 +108,13 @@ class Choice:
         return self._read(spec)
 
     def _parse(self, spec: str) -> Method:
-        method = self.family.fit(parse(spec), self.config)
+        given = parse(spec)
+        if given.fit:
+            raise ValueError(
+                f"{shown(spec)} cannot be served: vLLM lays out whole positions, and those of text between clips would "
+                "be fractions; leave (fit) out"
+            )
+        method = self.family.fit(given, self.config)
         name = method.name
         if "mel" in method.needs and self.family.name not in LOG_MEL:
             raise ValueError(
@@ -118,6 +124,8 @@ class Choice:
             instead = (
                 "write ward(count=mel)@tolerance=0.5, whose count is known before"
                 if method.tolerance is not None
+                else "leave shared=true out: each clip then keeps its own share"
+                if method.together
                 else "its form of fixed length is segment: segment@keep=1/3"
             )
             raise ValueError(
