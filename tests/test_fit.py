@@ -63,9 +63,11 @@ def test_what_it_goes_with(qwen: Any) -> None:
     chain = Chain(first=fewhertz.parse("pool@keep=1/2"), second=fewhertz.parse("pool@keep=1/2"))
     assert chain.present("time", fit=True).spec.endswith("+time(fit)")
     with fewhertz.compress(qwen, BARE + "+time(fit)") as handle:
-        assert reach_of(handle.method, qwen.config) == 8192 and qwen.config.audio_compression == {"method": BARE + "+time(fit)"}
+        assert reach_of(handle.method, qwen.config) == 8192 and qwen.config.audio_compression == {
+            "method": BARE + "+time(fit)"
+        }
     with fewhertz.compress(qwen, BARE + "+time(fit=50)") as handle:
-        assert handle.reach == 50
+        assert reach_of(handle.method, qwen.config) == 50
     endless = SimpleNamespace(get_text_config=SimpleNamespace)
     with pytest.raises(ValueError, match=r"write \+time\(fit=4096\)"):
         reach_of(fewhertz.parse(BARE + "+time(fit)"), endless)
