@@ -310,6 +310,11 @@ class Method:
         return text + self._suffixes
 
     @property
+    def corrected(self) -> bool:
+        """Whether the LLM is given corrections beside the tokens."""
+        return self.positions == "time" or self.sizes
+
+    @property
     def _suffixes(self) -> str:
         return "+time" * (self.positions == "time") + "+sizes" * self.sizes
 

@@ -94,7 +94,7 @@ class Family:
                 plan to be presented by.
         """
         learned = type(method).forward is not Method.forward and type(method).assign is Method.assign
-        if learned and (method.positions == "time" or method.sizes):
+        if learned and method.corrected:
             raise no_plan(method)
         if method.layer is not None:
             self._check_inside(method, method.layer, config)
