@@ -57,6 +57,7 @@ from bench.shapes import (
     request,
 )
 from fewhertz.cost import prefill_flops
+from fewhertz.errors import squeezed
 from fewhertz.once import encode_once
 
 NONE = "none"  # the stock model, without a method
@@ -280,7 +281,7 @@ def sample(model: Any, inputs: dict[str, Tensor], spec: str, device: str, by_gra
 
 def said(error: BaseException) -> str:
     """An error in a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {squeezed(error, 300)}"
 
 
 def measure(

@@ -22,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bench.clock import in_turns, processor, ratio
 from bench.record import progress
+from fewhertz.errors import squeezed
 
 HIDDEN = -65504.0  # as in fewhertz.corrections
 PART = 256  # queries that see a mask at a time
@@ -169,7 +170,7 @@ def outputs(runs: dict[str, Callable[[], Tensor]]) -> tuple[dict[str, Tensor], d
         try:
             given[name] = run()
         except (RuntimeError, ValueError, AssertionError) as error:
-            refused[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            refused[name] = f"{type(error).__name__}: {squeezed(error, 300)}"
     return given, refused
 
 

@@ -517,7 +517,7 @@ def test_show_writes_a_picture(clips: list[Path], tiny: Path, tmp_path: Path) ->
 def test_show_names_the_extra(clips: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = fewhertz_("show", clips[0], "--method", "pool@keep=1/2", "--out", tmp_path / "x.png")
-    assert done.exit_code == 2 and 'pip install "fewhertz[eval]"' in done.stderr
+    assert done.exit_code == 2 and "pip install 'fewhertz[eval]'" in done.stderr
 
 
 def test_compressed_checkpoint_wears_its_method(clips: list[Path], tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from fewhertz.checkpoint import (
     read_json,
     weight_files,
 )
-from fewhertz.errors import need
+from fewhertz.errors import need, squeezed
 from fewhertz.files import replace
 from fewhertz.method import Method, parse
 
@@ -115,8 +115,7 @@ class Adapter:
                     net = peft.get_peft_model(net, settings, self.sha256)
                 loaded = net.load_adapter(str(self.directory), self.sha256)
         except Exception as error:  # of any kind: peft checks nothing of what it reads
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{self.directory} does not fit this model ({reason:.200})") from None
+            raise ValueError(f"{self.directory} does not fit this model ({squeezed(error)})") from None
         # peft loads what it finds and leaves the rest as it starts, which is the base model
         strange, lacking = loaded.unexpected_keys, loaded.missing_keys
         if strange or lacking:

@@ -133,7 +133,7 @@ class Attached:
         self.family = family
         self.asked = method
         self.method = family.fit(method, model.config)
-        if method.positions == "time" or method.sizes:
+        if method.corrected:
             check_kernel(model)
         self.learned = _learned(model, self.method)
         self.last = Report()
@@ -264,8 +264,7 @@ class Attached:
         call = dict(kwargs)
         steps = current(self.steps, self.model)
         method = steps.method or self.method
-        presented = method.positions == "time" or method.sizes
-        if presented:
+        if method.corrected:
             check_kernel(self.model)  # it may have been set since
         self.family.refuse(self.model, call)
         audio = {name: call.pop(name, None) for name in self.family.audio_inputs}
@@ -308,7 +307,7 @@ class Attached:
             trim = Trim.plan(dropped, mask)
             # a row shortened more than its neighbours needs padding even if the batch had none
             mask = torch.ones_like(ids) if mask is None else mask
-            positions = self.family.positions(self.model, call, [clip.n for clip in clips]) if presented else ids
+            positions = self.family.positions(self.model, call, [clip.n for clip in clips]) if method.corrected else ids
             reach = reach_of(method, self.model.config)
             layout = steps.lay_out(method, positions, clips, report.plans, trim, mask, reach)
             pad = self._pad_id(ids, mask)

@@ -16,7 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import nn
 
+from fewhertz.errors import one_line, squeezed
 from fewhertz.families import family_of_config
 from fewhertz.families.base import FAMILIES, Config, Family
 from fewhertz.method import Method, parse
@@ -98,8 +100,7 @@ def _download(hub_id: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=[*patterns, "LICENSE*", "NOTICE*"]))
     # the hub's errors are of many unrelated classes and run over many lines
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"cannot get {hub_id} from the Hugging Face Hub ({reason})") from error
+        raise ValueError(f"cannot get {hub_id} from the Hugging Face Hub ({one_line(error)})") from error
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -131,8 +132,8 @@ def undamaged(place: Path, what: str) -> Iterator[None]:
     except ImportError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{place}: {what} is damaged or does not belong to this model ({reason:.160})") from None
+        text = f"{place}: {what} is damaged or does not belong to this model ({squeezed(error, 160)})"
+        raise ValueError(text) from None
 
 
 def _check_sizes(place: Path, config: dict[str, Any]) -> None:
@@ -383,6 +384,21 @@ def _refuse_escape(file: Path, directory: Path) -> None:
     real = file.resolve()
     if root not in real.parents and not (root.parent.name == "snapshots" and blobs in real.parents):
         raise ValueError(f"{file} is a link that leads out of the model")
+
+
+def fill_learned(kernel: nn.Module, file: Path, method: Method) -> None:
+    """Give a learned method's module the weights of a file.
+
+    Raises:
+        ValueError: where they are not those.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        kernel.load_state_dict(load_file(file))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{file} does not hold the weights of {method.spec} ({squeezed(error)})") from None
 
 
 def weights_sha256(checkpoint: Checkpoint) -> str:

@@ -15,6 +15,7 @@ import torch
 
 import fewhertz
 from fewhertz import audio, pocket
+from fewhertz.errors import need
 from fewhertz.method import DEFAULT, RECOMMENDED
 from fewhertz.once import encode_once
 from fewhertz.run import Wave, answer, request, sample_rate
@@ -112,7 +113,7 @@ def measure(
                 errors[kind] = word_errors([clip.text for clip in groups[kind]], [r.text for r in replies])
                 tokens += sum(r.after for r in replies)
             # the two are timed one after the other, so that what else the machine does falls on both
-            ratios = [1.0] if spec == whole else [1 / (prefill(whole) / prefill(spec)) for _ in range(repeats)]
+            ratios = [1.0] if spec == whole else [prefill(spec) / prefill(whole) for _ in range(repeats)]
             ratio = statistics.median(ratios)
             wer = {
                 kind: sum(wrong for wrong, _ in some) / sum(words for _, words in some) for kind, some in errors.items()
@@ -188,8 +189,6 @@ def main(out: Path = OUT) -> None:
     from rich.progress import Progress
     from transformers.utils import logging
 
-    from fewhertz.show import need_matplotlib
-
     out.mkdir(parents=True, exist_ok=True)  # before the work
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -213,7 +212,7 @@ def main(out: Path = OUT) -> None:
     }
     (out / "demo.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
     try:
-        need_matplotlib()
+        need("matplotlib")
     except ImportError as error:
         print(f"curve: left out, {error}", file=sys.stderr)
     else:

@@ -41,7 +41,7 @@ from torch import Tensor
 from fewhertz import audio
 from fewhertz.attach import Attached, attached
 from fewhertz.checkpoint import Checkpoint, weights_sha256
-from fewhertz.errors import one_line
+from fewhertz.errors import one_line, or_singly
 from fewhertz.families import family_of
 from fewhertz.families.base import Family
 from fewhertz.files import Journal, Record, read_journal, replace, safe_name, sha256_of
@@ -96,7 +96,7 @@ def identity(model: Any, checkpoint: Checkpoint, name: str, chunk: float | None)
     if handle is None:
         raise ValueError(f'{name} has no method: give one, --method "pool@keep=1/3"')
     asked = handle.asked
-    if asked.positions == "time" or asked.sizes:
+    if asked.corrected:
         raise ValueError(f"{asked.spec}: embeddings carry no corrections to vLLM: leave +time and +sizes out")
     embeddings = model.get_input_embeddings().weight
     return {
@@ -291,13 +291,12 @@ def _run(model: Any, processor: Any, store: _Store, windows: Iterator[_Window], 
 
 
 def _encoded(model: Any, processor: Any, waves: list[Wave]) -> list[tuple[int, Tensor] | str]:
-    """The embeddings of each window, or why there are none. One bad window does not take the others with it."""
-    try:
-        made = clips(model, request(processor, waves)) if waves else []
-        if len(made) != len(waves):
+    """The embeddings of each window, or why there are none."""
+
+    def encode(some: list[Wave]) -> list[tuple[int, Tensor]]:
+        made = clips(model, request(processor, some))
+        if len(made) != len(some):
             raise ValueError("the audio is too short for a single audio token")
-        return [*made]
-    except Exception as error:  # of any kind: out of memory, a model's own checks
-        if len(waves) == 1:
-            return [one_line(error)]
-    return [one for wave in waves for one in _encoded(model, processor, [wave])]
+        return made
+
+    return or_singly(encode, waves)

@@ -18,6 +18,7 @@ from fewhertz.checkpoint import (
     Mismatch,
     copy_all_else,
     device_of,
+    fill_learned,
     load_processor,
     meta,
     new_directory,
@@ -129,14 +130,7 @@ def load_learned(handle: Attached, folders: list[Path], carried: bool) -> None:
             text = f"{folders[0]} carries {handle.asked.spec} without its weights, {LEARNED}: it runs untrained"
             warnings.warn(text, Mismatch, stacklevel=3)
         return
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        handle.learned.load_state_dict(load_file(file))
-    except (RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file} does not hold the weights of {handle.asked.spec} ({reason:.200})") from None
+    fill_learned(handle.learned, file, handle.asked)
 
 
 def merge(model: str | Path, adapter: str | Path, out: str | Path) -> Path:

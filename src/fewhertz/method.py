@@ -350,6 +350,11 @@ class Method:
         return text + self._suffixes
 
     @property
+    def corrected(self) -> bool:
+        """Whether the LLM is given corrections beside the tokens."""
+        return self.positions == "time" or self.sizes
+
+    @property
     def _suffixes(self) -> str:
         fit = "" if not self.fit else "(fit)" if self.fit is True else f"(fit={self.fit})"
         return f"+time{fit}" * (self.positions == "time") + "+sizes" * self.sizes

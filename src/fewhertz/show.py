@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from fewhertz.errors import need
+from fewhertz.palette import DROPPED, TOKENS
 from fewhertz.plan import Plan
 
 if TYPE_CHECKING:
@@ -18,16 +20,6 @@ if TYPE_CHECKING:
 ROW_SECONDS = 10.0  # of audio in one row of the picture: a token of 25 Hz is then some 4 pixels wide
 MAX_ROWS = 12
 MAX_LANES = 8  # tokens that overlap in time stand above each other, in so many lanes
-COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#eeca3b", "#9d755d", "#ff9da6")
-GREY = "#8a8a8a"
-
-
-def need_matplotlib() -> None:
-    """Raise a clear error where matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ImportError('pictures need matplotlib: pip install "fewhertz[eval]"') from None
 
 
 def log_mel(wave: Float[np.ndarray, " samples"], rate: int) -> Float[np.ndarray, "80 frames"]:
@@ -70,7 +62,7 @@ def picture(wave: Float[np.ndarray, " samples"], rate: int, plan: Plan, token_ra
         token_rate: the plan's input tokens per second, in Hz.
         title: of the picture.
     """
-    need_matplotlib()
+    need("matplotlib")
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
@@ -107,12 +99,12 @@ def picture(wave: Float[np.ndarray, " samples"], rate: int, plan: Plan, token_ra
         for axis in (above, below):
             axis.set_xlim(i * row, i * row + width)
     axes[-1, 0].set_xlabel("time (s)")
-    handles: list[Any] = [Patch(color=COLOURS[0], label="one output token (neighbours differ in colour)")]
+    handles: list[Any] = [Patch(color=TOKENS[0], label="one output token (neighbours differ in colour)")]
     kept = owner >= 0
     if kept.sum() > plan.m:
-        handles.append(Line2D([], [], color=COLOURS[0], lw=1, label="between its members"))
+        handles.append(Line2D([], [], color=TOKENS[0], lw=1, label="between its members"))
     if not kept.all():
-        handles.append(Patch(color=GREY, label="dropped"))
+        handles.append(Patch(color=DROPPED, label="dropped"))
     figure.suptitle(title, fontsize=11)
     figure.legend(handles=handles, loc="outside lower right", ncols=3, fontsize=8, frameon=False)
     return figure
@@ -135,7 +127,7 @@ def _draw_tokens(
 ) -> None:
     from matplotlib.collections import PolyCollection
 
-    colours = np.array(COLOURS)
+    colours = np.array(TOKENS)
     kept = owner >= 0
     first, end, owner = first[kept] / token_rate, end[kept] / token_rate, owner[kept]
     # 6 % of a token is left free, so that neighbours stay apart; its seconds end where the axis ends
@@ -155,7 +147,7 @@ def _draw_cuts(
     token_rate: float,
 ) -> None:
     for start, stop in zip(first[owner < 0], end[owner < 0], strict=True):
-        axis.axvspan(start / token_rate, stop / token_rate, color=GREY, alpha=0.75, lw=0)
+        axis.axvspan(start / token_rate, stop / token_rate, color=DROPPED, alpha=0.75, lw=0)
     axis.vlines(first[1:] / token_rate, 0, 80, colors="white", lw=0.4, alpha=0.6)
 
 
@@ -176,7 +168,7 @@ def show(model: Any, processor: Any, file: str | Path, out: str | Path) -> Plan:
     from fewhertz.attach import attached
     from fewhertz.run import reply, sample_rate, too_long
 
-    need_matplotlib()
+    need("matplotlib")
     handle = attached(model)
     if handle is None:
         raise ValueError("no method is attached to the model: there is nothing to show")

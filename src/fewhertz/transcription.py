@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from fewhertz import run
 from fewhertz.attach import attached, compress
 from fewhertz.audio import MIN_SECONDS, AudioError, Source
-from fewhertz.errors import one_line
+from fewhertz.errors import one_line, or_singly
 from fewhertz.families import family_of
 from fewhertz.files import Journal, Record, read_journal
 from fewhertz.method import Method, parse
@@ -350,7 +350,7 @@ class _Runner:
                 return reply
             wrong = self._wrong(reply, len(part) / rate)
             found.append(_of(reply, start, end, ["halved", wrong] if wrong else ["halved"]))
-        # what the answer took that is not used is told with the first half's
+        # what the answer took that is not used is counted with the first half's
         took = {key: getattr(spent, key) for key in ("new_tokens", "encode", "prefill", "decode")}
         first = found[0].reply
         assert first is not None
@@ -372,19 +372,14 @@ class _Runner:
         return max(LONGEST, math.ceil(TOKENS_A_SECOND * seconds)) if self.prompt is None else LONGEST
 
     def _ask(self, waves: list[Wave]) -> list[Reply | str]:
-        """The reply to each window, or why there is none. One bad window does not take the others with it."""
-        if not waves:
-            return []
-        longest = self._longest(max(map(len, waves)) / sample_rate(self.processor))
-        try:
+        """The reply to each window, or why there is none."""
+
+        def ask(some: list[Wave]) -> list[Reply]:
+            longest = self._longest(max(map(len, some)) / sample_rate(self.processor))
             with one_recording():
-                return [
-                    *run.reply(self.model, self.processor, waves, self.prompt, max_new_tokens=longest, stop_loops=True)
-                ]
-        except Exception as error:  # of any kind: out of memory, a model's own checks
-            if len(waves) == 1:
-                return [one_line(error)]
-        return [self._ask([wave])[0] for wave in waves]
+                return run.reply(self.model, self.processor, some, self.prompt, max_new_tokens=longest, stop_loops=True)
+
+        return or_singly(ask, waves)
 
 
 def _of(reply: Reply, start: float, end: float, flags: list[str]) -> Segment:

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from fewhertz import audio
 from fewhertz.attach import attached, compress
-from fewhertz.errors import one_line
+from fewhertz.errors import need, one_line
 from fewhertz.families import family_of
 from fewhertz.files import Journal, Record, read_journal, replace
 from fewhertz.method import IDENTITY, RECOMMENDED, Method, parse
 from fewhertz.once import encode_once
+from fewhertz.palette import LINES, MARKERS
 from fewhertz.run import request, sample_rate, too_long
 
 AGREE = 0.99
@@ -304,10 +305,9 @@ def draw(tuned: Tuned, model: str, out: Path) -> None:
     Raises:
         ImportError: without matplotlib.
     """
-    from fewhertz.evaluation.curves import COLOURS, MARKERS, line_of
-    from fewhertz.show import need_matplotlib
+    from fewhertz.evaluation.curves import line_of
 
-    need_matplotlib()
+    need("matplotlib")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=150)
@@ -318,7 +318,7 @@ def draw(tuned: Tuned, model: str, out: Path) -> None:
     for number, (line, some) in enumerate(lines.items()):
         rates, values = [one.rate for one in some], [100 * one.agreement for one in some]
         spread = np.abs(np.array([[100 * end for end in one.interval] for one in some]).T - values)
-        look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+        look: dict[str, Any] = {"color": LINES[number % len(LINES)], "marker": MARKERS[number % len(MARKERS)]}
         axis.errorbar(rates, values, spread, ms=5, lw=1.2, label=line, **look)
     axis.axhline(100 * tuned.agree, color="0.4", lw=0.9, ls=(0, (5, 2)), label=f"{100 * tuned.agree:g} %")
     if tuned.chosen is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from fewhertz import palette
 from fewhertz.evaluation import curves
 from fewhertz.evaluation.results import BASELINE
 
@@ -90,7 +91,7 @@ def draw(measured: Measured, file: Path) -> Path:
         panel.runs.sort(key=lambda one: -one.rate)
         panels += curves.choose([panel])
     numbers = {f"{method} {after}": i for i, method in enumerate(METHODS)}
-    numbers |= {method: i + len(curves.COLOURS) for i, method in enumerate(METHODS)}  # the same colours, dashed
+    numbers |= {method: i + len(palette.LINES) for i, method in enumerate(METHODS)}  # the same colours, dashed
     curves.plot(panels, numbers, file)
     return file
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fewhertz import palette
 from fewhertz.evaluation.metrics import METRICS, paired
 from fewhertz.evaluation.results import BASELINE
 
@@ -24,7 +25,8 @@ from ..tasks import DRAWS, SPEECH, Asked
 EDGES = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, np.inf)
 KEEPS = ("1/2", "1/3", "1/4", "1/6", "1/10")
 LEAST = 20  # samples of a bin: fewer are not shown
-LINES = {"ward+time+sizes": "#0072b2", "pool+time+sizes": "#d55e00", "ward": "#2d93c9", "pool": "#b5588f"}
+DRAWN = ("ward+time+sizes", "pool+time+sizes", "ward", "pool")
+COLOURS = dict(zip(DRAWN, (palette.LINES[i] for i in (0, 1, 5, 3)), strict=True))
 STYLES = dict(zip(SPEECH, ("--", "-"), strict=True))
 
 
@@ -62,7 +64,7 @@ def bins() -> list[tuple[float, float]]:
 
 def there(measured: Measured) -> bool:
     """Whether a model has what a table of it needs."""
-    first = [at(method, keep) for method in LINES for keep in KEEPS[:2]]
+    first = [at(method, keep) for method in DRAWN for keep in KEEPS[:2]]
     return all(measured.there(task, BASELINE, *first) for task in SPEECH)
 
 
@@ -71,13 +73,13 @@ def rows(measured: Measured) -> str:
     lines = []
     for low, high in bins():
         shown = []
-        for method in LINES:
+        for method in DRAWN:
             for task in SPEECH:
                 one = lost(measured, task, method, low, high)
                 shown.append(signed(one[0], one[1], one[2], 1) if one else "–")
         if set(shown) != {"–"}:
             lines.append([f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and more", *shown])
-    heads = [f"`{method}`, {task.name}" for method in LINES for task in SPEECH]
+    heads = [f"`{method}`, {task.name}" for method in DRAWN for task in SPEECH]
     return table([f"`{measured.model}`, letters a token", *heads], lines)
 
 
@@ -101,7 +103,7 @@ def draw(measured: Measured, file: Path) -> Path:
 
     figure = Figure(figsize=(7, 4.4), layout="constrained", dpi=200)
     axis = figure.subplots()
-    for method, colour in LINES.items():
+    for method, colour in COLOURS.items():
         for task, style in STYLES.items():
             found = [one for edges in bins() if (one := lost(measured, task, method, *edges))]
             if not found:
@@ -121,6 +123,6 @@ def draw(measured: Measured, file: Path) -> Path:
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=len(LINES), fontsize=7, frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(DRAWN), fontsize=7, frameon=False)
     figure.savefig(file, metadata={})
     return file

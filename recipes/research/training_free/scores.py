@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from fewhertz import palette
 from fewhertz.evaluation import curves
 from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE
@@ -41,7 +42,7 @@ def section(measured: Measured) -> str:
 def draw(measured: Measured, file: Path) -> Path:
     """Quality against Hz of the default and of three methods, as published (dashed) and with corrections."""
     numbers = {f"{method}{BOTH}": i for i, method in enumerate(DRAWN)}
-    numbers |= {method: i + len(curves.COLOURS) for i, method in enumerate(DRAWN)}  # the same colours, dashed
+    numbers |= {method: i + len(palette.LINES) for i, method in enumerate(DRAWN)}  # the same colours, dashed
     runs = {spec(method, one, keep) for method in DRAWN for one in (AS_PUBLISHED, BOTH) for keep in KEEPS}
     groups = measured.groups(MAIN, tasks=TASKS)
     found = [groups[task.label, MODEL] for task in TASKS]

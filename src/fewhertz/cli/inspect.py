@@ -339,9 +339,9 @@ def show(
     with bad_usage():
         fewhertz.parse(spec)
         check_out(picture, ".png", ".svg", ".pdf")
-        from fewhertz.show import need_matplotlib
+        from fewhertz.errors import need
 
-        need_matplotlib()
+        need("matplotlib")
         from fewhertz import audio
 
         audio.check(file)

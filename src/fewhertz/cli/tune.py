@@ -73,9 +73,9 @@ def tune(
         check_out(out, ".json")
         if plot is not None:
             check_out(plot, ".png", ".svg", ".pdf")
-            from fewhertz.show import need_matplotlib
+            from fewhertz.errors import need
 
-            need_matplotlib()
+            need("matplotlib")
         if keep and not method:
             raise ValueError("--keep goes with --method: say what is to keep so much")
         specs = [

@@ -14,13 +14,8 @@ from fewhertz.errors import need
 from fewhertz.evaluation import results
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.files import Record
+from fewhertz.palette import DASHES, GREY, LINES, MARKERS
 
-# after Okabe and Ito, contrast to the page at least 3:1, told apart under each kind of colour vision; with markers and
-# dashes every line differs from any other in more than its colour
-COLOURS = ("#0072b2", "#d55e00", "#00865f", "#b5588f", "#3a1c7a", "#2d93c9")
-MARKERS = "osD^vPpX"
-DASHES = ("-", "--", ":")
-GREY = "#808080"
 FEW = 8  # lines that are legible together
 METRIC_NAMES = {
     "wer": "word error rate",
@@ -496,10 +491,10 @@ def _panel(axis: Any, one: Curve, shown: list[str], numbers: dict[str, int], han
     for line in shown:
         number, runs = numbers[line], one.whole(line)
         grey = number < 0
-        colour = GREY if grey else COLOURS[number % len(COLOURS)]
+        colour = GREY if grey else LINES[number % len(LINES)]
         rates, values = [c.rate for c in runs], [c.scores[name].value for c in runs]
         ends = [(c.rate, *c.scores[name].ends) for c in runs if None not in c.scores[name].ends]
-        style = "-" if grey else DASHES[number // len(COLOURS) % len(DASHES)]
+        style = "-" if grey else DASHES[number // len(LINES) % len(DASHES)]
         (drawn,) = axis.plot(rates, values, color=colour, lw=1.2, ls=style, zorder=2)
         if ends:
             axis.fill_between(*zip(*ends, strict=True), color=colour, alpha=0.1, lw=0, zorder=1)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from fewhertz.errors import need
+from fewhertz.errors import need, one_line
 from fewhertz.evaluation.cider import LONGEST, SIGMA, cider_d
 
 References = list[list[str]]  # of each sample, one text or several
@@ -414,8 +414,7 @@ def _published(local: str | None) -> Path:
             except FileNotFoundError:
                 folder = Path(fetch())
         except Exception as error:  # of many unrelated classes, over many lines
-            reason = next(iter(str(error).splitlines()), "")
-            raise ValueError(f"neither from the Hub nor from its cache: {reason or type(error).__name__}") from None
+            raise ValueError(f"neither from the Hub nor from its cache: {one_line(error)}") from None
     for name, sha256 in _SHA256.items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}")

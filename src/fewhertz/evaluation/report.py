@@ -16,10 +16,11 @@ from fewhertz.evaluation.regressions import regressions
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.files import Record, differing, differs, replace
 from fewhertz.page import fill, packed, policy
+from fewhertz.palette import DASHES, LINES, LINES_ON_DARK, MARKERS
 from fewhertz.words import cut
 
 MOST = 20  # errors of a task × model that are listed
-SHAPES = {  # the markers of curves.MARKERS, around 0, 0
+SHAPES = {  # the markers of palette.MARKERS, around 0, 0
     "o": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
     "s": "M-4.5 -4.5h9v9h-9z",
     "D": "M0 -6L6 0L0 6L-6 0z",
@@ -30,8 +31,6 @@ SHAPES = {  # the markers of curves.MARKERS, around 0, 0
     "X": "M-6 -3.5L-3.5 -6L0 -2.5L3.5 -6L6 -3.5L2.5 0L6 3.5L3.5 6L0 2.5L-3.5 6L-6 3.5L-2.5 0z",
     "*": "M0 -8L2 -2.6L7.6 -2.5L3.2 1L4.7 6.5L0 3.3L-4.7 6.5L-3.2 1L-7.6 -2.5L-2 -2.6z",
 }
-# curves.COLOURS in the same order, light enough for a dark page
-ON_DARK = ("#5db3ea", "#ff8c4d", "#35c79c", "#e794c4", "#7a6cf0", "#9fd3f5")
 
 
 def report(root: str | Path, out: str | Path, samples: int = 10) -> list[str]:
@@ -71,14 +70,12 @@ def _page(found: list[Group], wrong: list[str], sections: list[str], numbers: di
         body.append(f'<nav aria-label="Tasks and models"><ul>{links}</ul></nav>')
     body += ["</header><main>", *sections, "</main>"]
 
-    rules = {f".c{i}" for i in range(len(curves.COLOURS))}
+    rules = {f".c{i}" for i in range(len(LINES))}
     looks = [f"{rule} {{ color: var(--{rule[1:]}); }}" for rule in sorted(rules)]
     # unticking hides a line without any script
     looks += [f"section:has(.t{i}:not(:checked)) .l{i} {{ display: none; }}" for i in range(len(numbers))]
     template = resources.files("fewhertz").joinpath("report.html").read_text("utf-8")
-    light, dark = (
-        " ".join(f"--c{i}: {colour};" for i, colour in enumerate(some)) for some in (curves.COLOURS, ON_DARK)
-    )
+    light, dark = (" ".join(f"--c{i}: {colour};" for i, colour in enumerate(some)) for some in (LINES, LINES_ON_DARK))
     page = fill(template, {"light": light, "dark": dark, "lines": "\n".join(looks)})
     return fill(page, {"policy": policy(page), "title": "fewhertz report", "body": "\n".join(body)})
 
@@ -206,12 +203,12 @@ def _look(number: int) -> tuple[str, int]:
     """Classes of a line, and its marker's number."""
     if number < 0:
         return "grey", 0
-    dashes = number // len(curves.COLOURS) % len(curves.DASHES)
-    return f"c{number % len(curves.COLOURS)} d{dashes}", number % len(curves.MARKERS)
+    dashes = number // len(LINES) % len(DASHES)
+    return f"c{number % len(LINES)} d{dashes}", number % len(MARKERS)
 
 
 def _symbols() -> str:
-    shapes = "".join(f'<path id="m{i}" d="{SHAPES[name]}"/>' for i, name in enumerate([*curves.MARKERS, "*"]))
+    shapes = "".join(f'<path id="m{i}" d="{SHAPES[name]}"/>' for i, name in enumerate([*MARKERS, "*"]))
     return f'<svg width="0" height="0" aria-hidden="true"><defs>{shapes}</defs></svg>'
 
 
@@ -281,7 +278,7 @@ def _chart(curve: Curve, numbers: dict[str, int], width: int, height: int, kind:
     for line in curve.lines:
         parts.append(_line(frame, line, numbers[line], index[line]))
     if curve.baseline is not None:
-        parts.append(f'<g class="keep1">{_point(frame, curve.baseline, len(curves.MARKERS), True)}</g>')
+        parts.append(f'<g class="keep1">{_point(frame, curve.baseline, len(MARKERS), True)}</g>')
     return "".join([*parts, "</svg>"])
 
 

@@ -30,7 +30,7 @@ from fewhertz.adapter import Adapter, switch
 from fewhertz.adapter import read as read_adapter
 from fewhertz.attach import attached, compress
 from fewhertz.checkpoint import Checkpoint, dtype_of, open_checkpoint, weights_sha256
-from fewhertz.errors import need, one_line
+from fewhertz.errors import need, one_line, or_singly
 from fewhertz.evaluation import results
 from fewhertz.evaluation.metrics import Metric, Stats, Unavailable, interval, paired
 from fewhertz.evaluation.results import BASELINE, RunFiles
@@ -444,7 +444,7 @@ def _ask(
         try:
             with_audio.append((sample, _wave(sample, sample_rate(processor), family)))
         except (OSError, ValueError) as error:
-            unread[sample.row] = _error(sample, error, setup)
+            unread[sample.row] = _error(sample, one_line(error), setup)
     scored = any("scores" in parse(place.spec).needs for place in chosen if place.spec != BASELINE)
     with encode_once(net, scored):
         together = _Asked(net, processor, with_audio, setup)
@@ -486,27 +486,27 @@ class _Asked:
 
     def ask(self) -> dict[int, Record]:
         """A record of each sample, by row."""
-        if not self.with_audio:
-            return {}
+
+        def ask(places: list[int]) -> list[Record]:
+            return self._ask() if len(places) == len(self.with_audio) else self.alone[places[0]]._ask()
+
+        samples = [sample for sample, _ in self.with_audio]
+        found = or_singly(ask, [*range(len(samples))])
+        return {
+            sample.row: _error(sample, record, self.setup) if isinstance(record, str) else record
+            for sample, record in zip(samples, found, strict=True)
+        }
+
+    def _ask(self) -> list[Record]:
         transcript = self.with_audio[0][0].prompt is None
         _reset_peak(self.net)
-        try:
-            said = answer(
-                self.net,
-                self.processor,
-                self.inputs,
-                transcript=transcript,
-                max_new_tokens=self.setup.max_new_tokens,
-            )
-        except Exception as error:  # of any kind: out of memory, a model's own checks
-            if len(self.with_audio) == 1:
-                sample = self.with_audio[0][0]
-                return {sample.row: _error(sample, error, self.setup)}
-            return {row: record for one in self.alone for row, record in one.ask().items()}
+        said = answer(
+            self.net, self.processor, self.inputs, transcript=transcript, max_new_tokens=self.setup.max_new_tokens
+        )
         peak = _peak(self.net)
         rate = sample_rate(self.processor)
-        return {
-            sample.row: {
+        return [
+            {
                 "row": sample.row,
                 "output": reply.text,
                 "audio_seconds": len(wave) / rate,
@@ -514,11 +514,11 @@ class _Asked:
                 "peak_memory": peak,
             }
             for (sample, wave), reply in zip(self.with_audio, said, strict=True)
-        }
+        ]
 
 
-def _error(sample: Sample, error: Exception, setup: _Setup) -> Record:
-    text = f"{setup.task.source()}, row {sample.row + 1}: {one_line(error)}"
+def _error(sample: Sample, error: str, setup: _Setup) -> Record:
+    text = f"{setup.task.source()}, row {sample.row + 1}: {error}"
     return {"row": sample.row, "id": sample.id, "error": text}
 
 

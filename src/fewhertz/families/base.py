@@ -110,7 +110,7 @@ class Family:
                 than there are, has no plan to be presented by, or is to fit positions that nobody has counted.
         """
         learned = type(method).forward is not Method.forward and type(method).assign is Method.assign
-        if learned and (method.positions == "time" or method.sizes):
+        if learned and method.corrected:
             raise no_plan(method)
         if "mel" in method.needs and not self.log_mel:
             raise ValueError(f"{self.name} reads no plain log-mel, which count=mel needs: leave it out")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from fewhertz.audio import AudioError
-from fewhertz.errors import need
+from fewhertz.errors import need, one_line
 from fewhertz.evaluation.metrics import METRICS, WITHOUT_SPACES, Metric
 
 TASKS: dict[str, type[Task]] = {}
@@ -347,12 +347,11 @@ def _dataset(where: str | Path, subset: str | None, split: str) -> Iterator[Row 
             data = datasets.load_dataset(str(where), subset, split=split)
     # of many unrelated classes, over many lines
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"cannot read the data set {where} ({lines[0]})") from error
-    heard = [name for name, kind in data.features.items() if isinstance(kind, datasets.Audio)]
-    for name in heard:
+        raise ValueError(f"cannot read the data set {where} ({one_line(error)})") from error
+    sounds = [name for name, kind in data.features.items() if isinstance(kind, datasets.Audio)]
+    for name in sounds:
         data = data.cast_column(name, datasets.Audio(decode=False))
-    silent = data.remove_columns(heard)
+    silent = data.remove_columns(sounds)
 
     def get(index: int, name: str) -> Callable[[], Path | bytes]:
         def now() -> Path | bytes:
@@ -363,4 +362,4 @@ def _dataset(where: str | Path, subset: str | None, split: str) -> Iterator[Row 
         return now
 
     for index, row in enumerate(silent if silent.column_names else [{}] * len(data)):
-        yield {**row, **{name: get(index, name) for name in heard}}
+        yield {**row, **{name: get(index, name) for name in sounds}}

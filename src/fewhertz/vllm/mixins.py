@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal.audio import AudioResampler
@@ -22,7 +22,7 @@ from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
 from vllm.multimodal.parse import AudioProcessorItems
 from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
-from fewhertz.checkpoint import LEARNED
+from fewhertz.checkpoint import LEARNED, fill_learned
 from fewhertz.families import whisper
 from fewhertz.families.base import Family
 from fewhertz.mel import FRAMES, mel_tokens
@@ -241,12 +241,7 @@ class CompressedModel(CorrectedModel):
         if not self._file.is_file():
             raise ValueError(f"{default.name} is learned, and its weights are missing: {self._file} is no file")
         kernel = kernel.float().requires_grad_(False)
-        try:
-            with safe_open(self._file, framework="pt") as file:
-                kernel.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{self._file} does not hold the weights of {default.spec} ({reason:.200})") from None
+        fill_learned(kernel, self._file, default)
         return kernel
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
