@@ -91,12 +91,12 @@ def sample_rate(processor: Any) -> int:
     return int(extractor.sampling_rate)
 
 
-def request(processor: Any, waves: list[Wave], prompt: str | list[str] | None = None) -> Any:
+def request(processor: Any, waves: list[Wave] | list[list[Wave]], prompt: str | list[str] | None = None) -> Any:
     """A batch of prompts, one for each piece of audio, padded on the left.
 
     Args:
         processor: the model's own.
-        waves: mono audio at the processor's rate.
+        waves: mono audio at the processor's rate; a list of several pieces goes into one prompt, which has to be given.
         prompt: what to ask of all, or of each; `None`: transcribe, by the processor's own transcription request where
             it has one.
     """
@@ -111,14 +111,16 @@ def request(processor: Any, waves: list[Wave], prompt: str | list[str] | None = 
         return own(audio=waves)
     text = PROMPTS["transcribe"] if prompt is None else prompt
     asked = [text] * len(waves) if isinstance(text, str) else text
+    pieces = [one if isinstance(one, list) else [one] for one in waves]
     if _speaks_mistral(processor):
-        sounds = [{"type": "audio", "base64": _wav(wave, rate)} for wave in waves]
+        sounds = [[{"type": "audio", "base64": _wav(wave, rate)} for wave in clips] for clips in pieces]
         talks = [_conversation(sound, one) for sound, one in zip(sounds, asked, strict=True)]
         return processor.apply_chat_template(talks, return_tensors="pt")
-    talks = [_conversation({"type": "audio", "audio": ""}, one) for one in asked]
+    sound = {"type": "audio", "audio": ""}
+    talks = [_conversation([sound] * len(clips), one) for clips, one in zip(pieces, asked, strict=True)]
     return processor(
         text=[processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False) for talk in talks],
-        audio=waves,
+        audio=[wave for clips in pieces for wave in clips],
         sampling_rate=rate,
         text_kwargs=_PADDED,
         return_tensors="pt",
@@ -129,8 +131,8 @@ def _speaks_mistral(processor: Any) -> bool:
     return type(processor.tokenizer).__name__.startswith("MistralCommon")
 
 
-def _conversation(sound: dict[str, str], text: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [sound, {"type": "text", "text": text}]}]
+def _conversation(sounds: list[dict[str, str]], text: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [*sounds, {"type": "text", "text": text}]}]
 
 
 def _wav(wave: Wave, rate: int) -> str:
