@@ -187,15 +187,23 @@ def test_the_studio_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_studio_draws_anew_and_gives_up_answers_that_nobody_waits_for() -> None:
     studio = app.Studio("pocket", device="cpu")
-    assert studio.specs(["pool", "ward+time+sizes", "unseg", "stride@5Hz", "pool"], "keep", 0.33, 8) == [
+    assert studio.specs(["pool", "ward+time+sizes", "unseg", "stride@5Hz", "pool"], "keep", 0.33, 8, 0.3) == [
         "pool@keep=1/3",
         "ward@keep=1/3+time+sizes",
         "unseg",
         "stride@5Hz",
     ]
-    assert studio.specs(["pool"], "Hz", 0.33, 8) == ["pool@8Hz"]
+    assert studio.specs(["pool"], "Hz", 0.33, 8, 0.3) == ["pool@8Hz"]
+    assert studio.specs(["ward+time+sizes", "optimal", "stride@5Hz", "unseg"], "tolerance", 0.33, 8, 0.45) == [
+        "ward@tolerance=0.45+time+sizes",
+        "optimal@tolerance=0.45",
+        "stride@5Hz",
+        "unseg",
+    ]
+    with pytest.raises(ValueError, match="pool takes no tolerance: its merges have no price; optimal, ward have one"):
+        studio.specs(["ward", "pool"], "tolerance", 0.33, 8, 0.3)
     with pytest.raises(ValueError, match="no method named"):
-        studio.specs(["nope@8Hz"], "Hz", 0.33, 8)
+        studio.specs(["nope@8Hz"], "Hz", 0.33, 8, 0.3)
     visit = studio.listen(str(CLIP), None, SAID)
     studio.draw(visit, ["pool@keep=1/2"])
     assert [lane.text for lane in visit.lanes] == [None, None]

@@ -110,6 +110,29 @@ def test_a_clip_its_lanes_and_its_page_to_keep(visit: Any, tmp_path: Path) -> No
     assert all(lane["text"] is not None for lane in kept["lanes"]) and kept["lanes"][0]["errors"] == [0, 9]
 
 
+def test_a_tolerance(visit: Any) -> None:
+    """Methods without a price are refused by name; once they are gone, lanes of variable length follow the slider."""
+    page = visit()
+    drop(page, CLIP)
+    answered(page, CLIP.name)
+    page.get_by_label("tolerance", exact=True).check()
+    page.locator("strong", has_text="pool takes no tolerance").wait_for()
+    assert lanes(page).locator(".lane").count() == 3  # as they were
+    page.get_by_label("Methods, or specs of your own").click()
+    page.keyboard.press("Backspace")  # the last one that was chosen
+    page.keyboard.press("Backspace")
+    page.get_by_label("Methods, or specs of your own").fill("ward+sizes")
+    page.keyboard.press("Enter")
+    lanes(page).get_by_role("heading", name="ward@tolerance=0.3+sizes").wait_for()
+    few = lanes(page).locator(".lane:nth-of-type(2) rect").count()
+    page.get_by_label("number input for tolerance").fill("0.1")
+    page.keyboard.press("Tab")
+    lanes(page).get_by_role("heading", name="ward@tolerance=0.1+sizes").wait_for()
+    lanes(page).locator(".lane:nth-of-type(2) .answer:not(.none)").wait_for()
+    assert lanes(page).locator(".lane:nth-of-type(2) rect").count() > few
+    page.get_by_text('fewhertz run pocket AUDIO --method "ward@tolerance=0.1+sizes"').wait_for()
+
+
 def test_two_visitors_do_not_mix(visit: Any) -> None:
     one, two = visit(), visit()
     drop(one, CLIP)

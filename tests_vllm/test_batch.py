@@ -110,6 +110,21 @@ def test_kill_9_and_the_same_command(manifest: Path, tmp_path: Path) -> None:
         }
 
 
+def test_a_count_from_the_mel(tmp_path: Path) -> None:
+    method = "ward(count=mel)@tolerance=0.3+time+sizes"
+    manifest = tmp_path / "clips.jsonl"
+    manifest.write_text("".join(json.dumps({"audio": str(file)}) + "\n" for file in SAMPLES[:2]))
+    script = [sys.executable, "-c", "from fewhertz.cli import main; main()"]
+    done = subprocess.run(
+        [*script, *command(manifest, tmp_path / "out", method=method)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    model, processor = fewhertz.load("pocket", method, device="cpu", dtype="float32")
+    for one, file in zip(lines(tmp_path / "out" / "outputs.jsonl"), SAMPLES, strict=False):
+        (reply,) = run.reply(model, processor, [audio.load(file)])
+        assert (one["text"], one["audio_tokens"]) == (reply.text, reply.after)
+
+
 def test_bad_usage(manifest: Path, tmp_path: Path) -> None:
     def refused(*args: str) -> str:
         done = CliRunner().invoke(app, list(args), prog_name="fewhertz")
@@ -118,6 +133,8 @@ def test_bad_usage(manifest: Path, tmp_path: Path) -> None:
 
     out = tmp_path / "out"
     assert "unseg cannot be served" in refused(*command(manifest, out, method="unseg"))
+    assert "leave shared=true out" in refused(*command(manifest, out, method="ward(shared=true)@8Hz"))
+    assert "leave (fit) out" in refused(*command(manifest, out, method="pool@8Hz+time(fit)"))
     assert "site=encoder" in refused(*command(manifest, out, method="pool(site=encoder)@keep=1/2"))
     assert "unrecognized arguments: --bogus" in refused(*command(manifest, out, "--bogus", "3"))
     assert "no such file" in refused(*command(tmp_path / "none.jsonl", out))

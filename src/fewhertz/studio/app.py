@@ -31,6 +31,7 @@ MAX_LANES = 12
 MAX_NEW_TOKENS = 256
 CARD_BYTES = 24 * 10**9  # of a common GPU, for what fits
 ASK = "ask"
+UNITS = ("keep", "Hz", "tolerance")
 POCKET = (
     "pocket is a test model: it was trained on short synthetic English and German speech, single words, ten sounds and "
     "questions about them. Of other audio it makes nonsense, with all tokens too."
@@ -101,21 +102,24 @@ class Studio:
         about = POCKET if self.name == "pocket" else f"{html.escape(self.name)} ({self.family.name})."
         return f"{about} It hears up to {self.max_seconds:g} s at {self.token_rate:g} audio tokens a second."
 
-    def specs(self, methods: list[str], unit: str, keep: float, hertz: float) -> list[str]:
+    def specs(self, methods: list[str], unit: str, keep: float, hertz: float, tolerance: float) -> list[str]:
         """The lanes' specs: methods that have a budget keep it, the others get that of the slider.
 
         Raises:
-            ValueError: where one is none, or there are too many.
+            ValueError: where one is none or has no price for a tolerance, or there are too many.
         """
         if len(methods) > MAX_LANES:
             raise ValueError(f"there is room for {MAX_LANES} methods, {len(methods)} are chosen")
+        budget = {
+            "keep": f"keep={Fraction(keep).limit_denominator(24)}",  # 0.33 is meant as 1/3
+            "Hz": f"{hertz:g}Hz",
+            "tolerance": f"tolerance={tolerance:g}",
+        }[unit]
         found = []
         for text in methods:
             name, plus, corrections = text.partition("+")
             bare = METHODS.get(name.strip())
             if bare is not None and bare.fixed_budget:
-                # 0.33 is meant as 1/3
-                budget = f"{hertz:g}Hz" if unit == "Hz" else f"keep={Fraction(keep).limit_denominator(24)}"
                 text = f"{name.strip()}@{budget}{plus}{corrections}"
             found.append(parse(text).spec)
         return with_all_tokens(found)[1:]
@@ -250,11 +254,11 @@ def build(studio: Studio) -> Any:
         new = gr.HTML(page=visit.page, value=visit.value())  # a method that does not fit leaves all tokens
         return visit, new, *rest
 
-    def draw(visit: Visit | None, methods: list[str], unit: str, keep: float, hertz: float) -> Any:
+    def draw(visit: Visit | None, methods: list[str], unit: str, *sliders: float) -> Any:
         if visit is None:
             return None, gr.skip(), gr.skip(), gr.skip(), gr.skip()
         try:
-            studio.draw(visit, studio.specs(methods, unit, keep, hertz))
+            studio.draw(visit, studio.specs(methods, unit, *sliders))
         except Exception as error:
             return visit, gr.skip(), bold(one_line(error)), gr.skip(), gr.skip()
         said = f"{visit.seconds:.1f} s, {visit.lanes[0].tokens} audio tokens"
@@ -294,9 +298,12 @@ def build(studio: Studio) -> Any:
                 methods = gr.Dropdown(
                     names, value=first, multiselect=True, allow_custom_value=True, label="Methods, or specs of your own"
                 )
-                unit = gr.Radio(["keep", "Hz"], value="keep", label="Budget of methods that are named without one")
+                unit = gr.Radio(UNITS, value="keep", label="Budget of methods that are named without one")
                 keep = gr.Slider(0.05, 1, 0.5, step=0.01, label="keep: fraction of audio tokens")
                 hertz = gr.Slider(1, studio.token_rate, min(8, studio.token_rate), step=0.5, label="Hz", visible=False)
+                tolerance = gr.Slider(
+                    0.05, 2, 0.3, step=0.05, label="tolerance: what a merge may cost (ward, optimal)", visible=False
+                )
         said = gr.Markdown("Drop, record or pick a clip.")
         frame = gr.HTML(None, html_template=FRAME, css_template=FRAME_CSS, js_on_load=FRAME_JS, apply_default_css=False)
         costs = gr.Markdown()
@@ -307,12 +314,13 @@ def build(studio: Studio) -> Any:
             keep_page = gr.Button("Make a page to keep")
             download = gr.DownloadButton("Download tokens.html", visible=False)
 
-        budget, shown = [methods, unit, keep, hertz], [visit, frame, said, costs, code]
+        sliders = [keep, hertz, tolerance]
+        budget, shown = [methods, unit, *sliders], [visit, frame, said, costs, code]
         task.change(lambda task: gr.update(visible=task == ASK), task, question, show_progress="hidden")
         unit.change(
-            lambda unit: [gr.update(visible=unit == name) for name in ("keep", "Hz")],
+            lambda unit: [gr.update(visible=unit == name) for name in UNITS],
             unit,
-            [keep, hertz],
+            sliders,
             show_progress="hidden",
         )
         heard = gr.on(
@@ -325,7 +333,7 @@ def build(studio: Studio) -> Any:
             concurrency_limit=4,
         )
         drawn = gr.on(
-            [methods.change, unit.input, keep.input, hertz.input],
+            [methods.change, unit.input, *(slider.input for slider in sliders)],
             draw,
             [visit, *budget],
             shown,
