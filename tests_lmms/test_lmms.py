@@ -60,7 +60,7 @@ def mean(values):
     return sum(values) / len(values)
 """
     % PROMPT
-)  # noqa: UP031 (braces of Python inside)
+)
 
 
 @pytest.fixture(scope="module")
