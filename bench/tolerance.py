@@ -1,7 +1,7 @@
 """What a tolerance costs: over `ward` at the count that it found, and the count on log-mel over making the log-mel.
 
     python -m bench.tolerance --out results/bench/tolerance.json       # a minute on one idle core; or on a GPU
-    python -m bench.tolerance --out out/quick.json --quick             # seconds: small shapes, for the tests, no figures
+    python -m bench.tolerance --out out/quick.json --quick             # seconds: small shapes, no figures
 
 Tokens are a random walk as wide as Qwen2-Audio-7B's, whose steps are such that about two fifths of them stay. On a CPU
 times are seconds of the process. Ratios are medians of rounds in which each runs once.
@@ -10,6 +10,7 @@ times are seconds of the process. Ratios are medians of rounds in which each run
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +49,7 @@ def price(tokens: tuple[int, ...], width: int, device: str, rounds: int) -> list
             priced = fewhertz.parse(f"ward@tolerance={TOLERANCE}")
             count = round(statistics.mean(plan.m for plan in priced.plans(x, clip)))
             counted = fewhertz.parse(f"ward@keep={count}/{n}")
-            runs = {"tolerance": lambda: priced.plans(x, clip), "count": lambda: counted.plan(x, clip)}
+            runs = {"tolerance": partial(priced.plans, x, clip), "count": partial(counted.plan, x, clip)}
             for run in runs.values():
                 run()
             times = in_turns(runs, rounds, device, processor)
@@ -77,14 +78,10 @@ def estimate(seconds: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
         wave = torch.randn(length * 16_000, generator=torch.Generator().manual_seed(0)).numpy() * 0.1
         n = round(length * RATE)
 
-        def features(wave: Any = wave) -> Any:
-            return extractor(wave, sampling_rate=16_000, return_tensors="pt").input_features
-
-        made = features()
-        runs = {
-            "mel": features,
-            "count": lambda made=made, n=n: method.counts(mel_tokens(made, [n], RATE)[None], RATE),
-        }
+        features = partial(extractor, wave, sampling_rate=16_000, return_tensors="pt")
+        made = features().input_features
+        count = partial(_count, method, made, n)
+        runs = {"mel": features, "count": count}
         for run in runs.values():
             run()
         times = in_turns(runs, rounds, "cpu", processor)
@@ -100,6 +97,10 @@ def estimate(seconds: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
         )
         progress(f"{length} s: the count takes {100 * share:.0f} % of the log-mel")
     return rows
+
+
+def _count(method: Any, features: torch.Tensor, n: int) -> torch.Tensor:
+    return method.counts(mel_tokens(features, [n], RATE)[None], RATE)
 
 
 def main(

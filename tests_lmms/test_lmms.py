@@ -39,8 +39,7 @@ metric_list:
     aggregation: !function utils.mean
     higher_is_better: true
 """
-UTILS = (
-    """
+UTILS = """
 import soundfile
 
 def sounds(doc):
@@ -50,7 +49,7 @@ def sounds(doc):
     return [{"array": array, "sampling_rate": rate, "path": None}]
 
 def question(doc, lmms_eval_specific_kwargs=None):
-    return "%s"
+    return "THE PROMPT"
 
 def results(doc, answers):
     said, heard = doc["text"].split(), answers[0].split()
@@ -58,9 +57,7 @@ def results(doc, answers):
 
 def mean(values):
     return sum(values) / len(values)
-"""
-    % PROMPT
-)
+""".replace("THE PROMPT", PROMPT)
 
 
 @pytest.fixture(scope="module")
