@@ -62,6 +62,7 @@ bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.methods --out results/bench/methods.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.prefill --out results/bench/prefill.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.encoder --out results/bench/encoder.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.tolerance --out results/bench/tolerance.json
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.corrections --out results/bench/told.json
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .grids import BOTH
 from .grids.tolerance import AFFINITY, CHOSEN, FIXED, LISTS, MEL, SILENCE, TOLERANCES, affinity, fixed, mel, priced
 from .measured import Measured
 from .tables import listed, table
-from .tasks import ANSWERS, GERMAN, PARAMETERS, SENTENCES, SOUNDS, STRINGS, TASKS, TOLERANCE
+from .tasks import ANSWERS, GERMAN, PARAMETERS, RESULTS, SENTENCES, SOUNDS, STRINGS, TASKS, TOLERANCE
 from .training_free.targets import lost
 
 MOST_HERTZ = 8.3
@@ -113,7 +114,57 @@ def page(measured: Measured) -> str:
         + table(heads, rows(measured, [*map(mel, MEL)])),
         TARGETS + table(["", "mean Hz of five", *(task.name for task in TASKS)], targets),
     ]
-    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+    parts += [price(RESULTS / "bench"), agreed(RESULTS / "bench")]
+    return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
+
+
+def price(bench: Path) -> str:
+    """What finding the count costs."""
+    if not (bench / "tolerance.json").exists():
+        return ""
+    found = json.loads((bench / "tolerance.json").read_text("utf-8"))
+    rows = [
+        [
+            f"{one['tokens']} tokens, batch {one['batch']}",
+            f"{one['over_the_same_count']:.2f} times `ward` at that count",
+        ]
+        for one in found["tolerance"]
+    ]
+    rows += [
+        [f"count on log-mel, {one['clip_seconds']} s", f"{100 * one['of_making_the_mel']:.0f} % of making the log-mel"]
+        for one in found["count_on_mel"]
+    ]
+    what = f"On one core of {found['environment']['cpu']} (`python -m bench.tolerance`), 54 % of the tokens kept.\n\n"
+    return "## What it costs to find the count\n\n" + what + table(["", "processor time"], rows)
+
+
+def agreed(bench: Path) -> str:
+    """Whether agreement says what a method loses."""
+    if not (bench / "agreement.json").exists():
+        return ""
+    found = json.loads((bench / "agreement.json").read_text("utf-8"))
+    rows = []
+    for one in found["lists"]:
+        chosen = one["chosen"]
+        low, high = chosen["interval"] if chosen else (0, 0)
+        rows.append(
+            [
+                f"{one['list']} ({one['metric']})",
+                str(len(one["candidates"])),
+                f"{one['rank_correlation_agreement']:.2f}",
+                f"{one['rank_correlation_kl']:.2f}",
+                f"`{chosen['method']}`, {chosen['hertz']:.1f} Hz: {chosen['loss']:+.2f} [{low:+.2f}, {high:+.2f}]"
+                if chosen
+                else "none",
+            ]
+        )
+    heads = ["dev list", "candidates", "rank correlation of disagreement", "of divergence"]
+    return (
+        "## Does agreement say what a method loses?\n\n`fewhertz tune` reads no label: it counts the tokens of the "
+        "uncompressed model's own answers at which a method would choose otherwise. Here its ranks are held against "
+        "true losses on the same clips (`python -m recipes.research.agreement`).\n\n"
+        + table([*heads, f"its choice at {100 * found['agree']:g} %: true loss"], rows)
+    )
 
 
 def draw(measured: Measured, file: Path) -> Path:
