@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewhertz.evaluation.curves import COLOURS, MARKERS
+from  import COLOURS, MARKERS
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import DEFAULT
 
