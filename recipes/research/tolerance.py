@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from  import COLOURS, MARKERS
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import DEFAULT
+from fewhertz.palette import LINES, MARKERS
 
 from .grids import BOTH
 from .grids.tolerance import AFFINITY, CHOSEN, FIXED, LISTS, MEL, SILENCE, TOLERANCES, affinity, fixed, mel, priced
@@ -180,7 +180,7 @@ def draw(measured: Measured, file: Path) -> Path:
             there = [run for run in runs if measured.there(task, run)]
             rates = [measured.hertz(task, run) for run in there]
             losses = [-measured.gain(task, run, BASELINE).value for run in there]
-            axis.plot(rates, losses, color=COLOURS[number], marker=MARKERS[number], ms=5, lw=1.2, label=kind)
+            axis.plot(rates, losses, color=LINES[number], marker=MARKERS[number], ms=5, lw=1.2, label=kind)
         axis.axhline(0, color="0.5", lw=0.8)
         axis.set_title(task.name, fontsize=10)
         axis.set_xlabel("audio tokens per second (Hz)")
