@@ -69,7 +69,7 @@ bench: $(READY)
 # what docs/research/serving.md says of vLLM: half an hour on 2 cores
 bench-vllm: $(READY) $(VLLM_READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists strings synthetic --out out/test
-	$(TEST_ENV) $(VLLM)/bin/python -m pytest -q -o filterwarnings=default tests_vllm -k "parity or told or logprobs_by_request" \
+	$(TEST_ENV) $(VLLM)/bin/python -m pytest -q -o filterwarnings=default tests_vllm -k "parity or corrections or logprobs_by_request" \
 	  --parity $(RESULTS)/bench/serving-parity.json
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving words --out $(RESULTS)/bench/serving-words.json
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving load --out $(RESULTS)/bench/serving-load.json

@@ -520,7 +520,7 @@ def test_show_names_the_extra(clips: list[Path], monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 2 and "pip install 'fewhertz[eval]'" in done.stderr
 
 
-def test_compressed_checkpoint_wears_its_method(clips: list[Path], tmp_path: Path) -> None:
+def test_compressed_checkpoint_carries_its_method(clips: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "deep" / "third"
     done = fewhertz_("compress", "pocket", "--method", "segment@keep=1/3", "--out", out)
     assert done.exit_code == 0 and done.stdout == f"{out}\n"

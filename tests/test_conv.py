@@ -46,8 +46,8 @@ def test_the_first_step_is_pool_to_the_bit(n: int, keep: str) -> None:
     pooled, plan = parse(f"pool@keep={keep}").forward(x, clip)
     assert torch.equal(first, pooled)
     assert plan is not None
-    told = Conv(keep=Fraction(keep)).forward(x, Clip(RATE, learned=trained()))[1]
-    assert torch.equal(told.group, plan.group)  # what a token stands for is not learned
+    formed = Conv(keep=Fraction(keep)).forward(x, Clip(RATE, learned=trained()))[1]
+    assert torch.equal(formed.group, plan.group)  # what a token stands for is not learned
 
 
 @pytest.mark.parametrize("stride", (1, 2, 3, 5))

@@ -1,4 +1,4 @@
-"""What the LLM is told of compressed tokens: when they were, and how many tokens each stands for; in every family."""
+"""Corrections: when compressed tokens were, and how many tokens each stands for; in every family."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_the_choice_shows_and_is_carried(qwen: Any, tmp_path: Any) -> None:
 def test_load_honours_the_choice(tmp_path: Any) -> None:
     from fewhertz.checkpoint import save_compressed
 
-    model, _ = fewhertz.load(save_compressed("pocket", SPEC, tmp_path / "worn"), device="cpu")
+    model, _ = fewhertz.load(save_compressed("pocket", SPEC, tmp_path / "compressed"), device="cpu")
     handle = fewhertz.attached(model)
     assert handle is not None
     assert (handle.method.positions, handle.method.sizes, handle.asked.spec) == ("time", True, SPEC)
@@ -206,8 +206,8 @@ def merged_and_not(model: Any, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor
     with torch.no_grad():
         whole = last(tokens.repeat_interleave(repeats, 1), times.repeat_interleave(repeats, 1))
         with sized(model, repeats.log()[None]):
-            told = last(tokens, times)
-        return whole, told, last(tokens, times)
+            merged = last(tokens, times)
+        return whole, merged, last(tokens, times)
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
@@ -216,18 +216,18 @@ def test_one_layer_is_exact(family: str, kernel: str) -> None:
     model.set_attn_implementation({"text_config": kernel})
     llm = model.get_decoder()
     llm.layers = nn.ModuleList([llm.layers[0]])
-    whole, told, untold = merged_and_not(model, [1, 3, 1, 7, 2, 1])
-    torch.testing.assert_close(told, whole, atol=1e-5, rtol=1e-5)
-    assert (untold - whole).abs().max() > 1e-2
+    whole, merged, plain = merged_and_not(model, [1, 3, 1, 7, 2, 1])
+    torch.testing.assert_close(merged, whole, atol=1e-5, rtol=1e-5)
+    assert (plain - whole).abs().max() > 1e-2
 
 
 def test_deeper_layers_are_near(family: str, model: Any) -> None:
     """Copies of a token see different pasts, so that two layers are not exact; the bias is most of the way."""
-    whole, told, untold = merged_and_not(model, [1, 3, 1, 7, 2, 1])
-    assert 1e-5 < (told - whole).abs().max() < 0.7 * (untold - whole).abs().max()
+    whole, merged, plain = merged_and_not(model, [1, 3, 1, 7, 2, 1])
+    assert 1e-5 < (merged - whole).abs().max() < 0.7 * (plain - whole).abs().max()
 
 
-# --- when and how much: against a plain forward that is told everything
+# --- when and how much: against a plain forward that is given everything
 
 
 def expected(family: str, batch: dict[str, Tensor], plans: list[Any]) -> tuple[list[list[float]], list[list[float]]]:
@@ -508,7 +508,7 @@ def test_two_models_in_two_threads_keep_their_own_sizes() -> None:
 
 
 @torch.no_grad()
-def test_an_emptied_cache_is_told_nothing(qwen: Any) -> None:
+def test_an_emptied_cache_is_as_stock(qwen: Any) -> None:
     from transformers import StaticCache
 
     batch = prompts("qwen2-audio", [[400]])
@@ -517,13 +517,13 @@ def test_an_emptied_cache_is_told_nothing(qwen: Any) -> None:
     stock = qwen(text, **with_cache(qwen, copy.deepcopy(cache))).logits
     with fewhertz.compress(qwen, SPEC):
         qwen(**batch, **with_cache(qwen, cache))
-        told = qwen(text, **with_cache(qwen, cache)).logits
+        corrected = qwen(text, **with_cache(qwen, cache)).logits
         cache.reset()
         assert torch.equal(qwen(text, **with_cache(qwen, cache)).logits, stock)
         fresh = StaticCache(config=qwen.config.text_config, max_cache_len=100)
         qwen(text, **with_cache(qwen, fresh))
         assert torch.equal(qwen(text, **with_cache(qwen, cache)).logits, qwen(text, **with_cache(qwen, fresh)).logits)
-    assert not torch.allclose(told, stock)
+    assert not torch.allclose(corrected, stock)
 
 
 @torch.no_grad()

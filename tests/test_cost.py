@@ -76,11 +76,11 @@ def test_positions_are_counted_and_the_limit_that_binds_is_named(
     finally:
         hook.remove()
     whole = found.prompt + found.before
-    told = method.positions == "time"
-    assert found.positions == (whole, whole if told else found.context[1])
+    timed = method.positions == "time"
+    assert found.positions == (whole, whole if timed else found.context[1])
     assert found.positions[1] in (seen[0], None)
     limit = found.prompt + 100  # between what the method leaves and what there was
-    after = (False, "positions") if told else (None, None) if found.after is None else (True, None)
+    after = (False, "positions") if timed else (None, None) if found.after is None else (True, None)
     assert found.fits(limit, limit) == [(False, "tokens"), after]
     assert found.fits(limit, None)[1] == ((None, None) if found.after is None else (True, None))
     assert found.fits(None, None) == [(None, None)] * 2

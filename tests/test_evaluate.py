@@ -1,4 +1,4 @@
-"""Evaluation: what a cell's file says, and that nothing of it depends on how the run went."""
+"""Evaluation: what a run's file says, and that nothing of it depends on how the run went."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run(model: Path, manifest: Path, out: Path, *more: object) -> object:
 
 
 def same(file: Path) -> tuple[object, object]:
-    """All of a cell that must not depend on how it was run."""
+    """All of a run that must not depend on how it was run."""
     result = read(file)
     kept = ("identity", "n", "groups", "scores", "audio_tokens", "rate_hz", "new_tokens", "failed", "audio_seconds")
     samples = [{k: v for k, v in line.items() if k not in TIMES} for line in read_samples(file)]
@@ -76,14 +76,14 @@ def done(tiny: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-def cells(out: Path) -> dict[str, Path]:
+def files_of(out: Path) -> dict[str, Path]:
     found, wrong = results.gather(out)
     assert not wrong
     return {result["method"]: file for file, result in found}
 
 
 def test_a_result_says_all_there_is_to_say(done: Path, tiny: Path) -> None:
-    found = cells(done)
+    found = files_of(done)
     assert set(found) == {BASELINE, "pool@keep=1/2", "random(seed=3)@8Hz+sizes"}
     file = found["pool@keep=1/2"]
     assert file == done / "short" / safe_name(tiny.name) / "pool@keep=1%2F2.json"
@@ -117,7 +117,7 @@ def test_a_result_says_all_there_is_to_say(done: Path, tiny: Path) -> None:
 
 
 def test_outputs_are_those_of_run(done: Path, tiny: Path, manifest: Path) -> None:
-    lines = read_samples(cells(done)["random(seed=3)@8Hz+sizes"])
+    lines = read_samples(files_of(done)["random(seed=3)@8Hz+sizes"])
     ran = fewhertz_(
         "run", tiny, manifest.parent / "0.wav", manifest.parent / "7.wav",
         "--method", "random(seed=3)@8Hz+sizes", "--max-new-tokens", 6, "--json", "--device", "cpu",
@@ -133,7 +133,7 @@ def test_outputs_are_those_of_run(done: Path, tiny: Path, manifest: Path) -> Non
 
 
 def test_cells_that_exist_are_skipped(done: Path, tiny: Path, manifest: Path) -> None:
-    found = cells(done)
+    found = files_of(done)
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in found.values()}
     again = run(tiny, manifest, done, "--method", "pool@keep=1/2")
     assert again.exit_code == 0 and " left" not in again.stderr  # nothing was run
@@ -151,8 +151,8 @@ def test_a_trimmed_baseline_says_what_the_stock_model_says(
     ended = run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--trim")
     assert ended.exit_code == 0, ended.stderr
     for spec in (BASELINE, "pool@keep=1/2"):
-        assert same(cells(tmp_path)[spec]) == same(cells(done)[spec])
-        assert read(cells(tmp_path)[spec])["trim"] is True and read(cells(done)[spec])["trim"] is False
+        assert same(files_of(tmp_path)[spec]) == same(files_of(done)[spec])
+        assert read(files_of(tmp_path)[spec])["trim"] is True and read(files_of(done)[spec])["trim"] is False
 
 
 def lists_of_one_name(folder: Path, manifest: Path) -> list[Path]:
@@ -172,7 +172,7 @@ def test_a_list_of_the_same_name_and_other_audio_is_refused(tiny: Path, manifest
     clean, noisy = lists_of_one_name(tmp_path, manifest)
     out = tmp_path / "out"
     assert run(tiny, clean, out).exit_code == 0
-    (file,) = cells(out).values()
+    (file,) = files_of(out).values()
     before = file.read_bytes()
     other = run(tiny, noisy, out)
     assert other.exit_code == 2 and "another audio_sha256" in other.stderr and len(other.stderr.splitlines()) <= 2
@@ -193,7 +193,7 @@ def test_a_list_of_the_same_name_and_other_audio_is_refused(tiny: Path, manifest
 
 def test_results_from_before_audio_was_compared_are_taken_and_told(tiny: Path, manifest: Path, tmp_path: Path) -> None:
     assert run(tiny, manifest, tmp_path, "--limit", 1).exit_code == 0
-    (file,) = cells(tmp_path).values()
+    (file,) = files_of(tmp_path).values()
     old = json.loads(file.read_text())
     del old["identity"]["audio_sha256"], old["identity"]["path"]
     file.write_text(json.dumps(old))
@@ -205,7 +205,7 @@ def test_results_from_before_audio_was_compared_are_taken_and_told(tiny: Path, m
 def test_results_of_a_method_that_has_changed_are_told_or_refused(tiny: Path, manifest: Path, tmp_path: Path) -> None:
     asked = ("--limit", 1, "--method", "ward@keep=1/2")
     assert run(tiny, manifest, tmp_path, *asked).exit_code == 0
-    file = cells(tmp_path)["ward@keep=1/2"]
+    file = files_of(tmp_path)["ward@keep=1/2"]
     new = json.loads(file.read_text())
     assert new["identity"]["revision"] == METHODS["ward"].revision == 2
     old = new | {"identity": {k: v for k, v in new["identity"].items() if k != "revision"}}
@@ -222,8 +222,8 @@ def test_batches_change_nothing(done: Path, tiny: Path, manifest: Path, tmp_path
     ended = run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--batch-size", batch_size)
     assert ended.exit_code == 0, ended.stderr
     for spec in (BASELINE, "pool@keep=1/2"):
-        assert same(cells(tmp_path)[spec]) == same(cells(done)[spec])
-        assert read(cells(tmp_path)[spec])["batch_size"] == batch_size
+        assert same(files_of(tmp_path)[spec]) == same(files_of(done)[spec])
+        assert read(files_of(tmp_path)[spec])["batch_size"] == batch_size
 
 
 def test_kill_9_and_the_same_command_give_the_same_file(
@@ -244,7 +244,7 @@ def test_kill_9_and_the_same_command_give_the_same_file(
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     process.stderr.close()  # type: ignore[union-attr]
-    assert not cells(tmp_path)
+    assert not files_of(tmp_path)
     baseline = run_files(tmp_path, "short", tiny.name, BASELINE)
     kept = {
         one: [json.loads(line) for line in one.partial(0).read_text().splitlines()[1:4]] for one in (baseline, place)
@@ -259,8 +259,8 @@ def test_kill_9_and_the_same_command_give_the_same_file(
         assert [line["row"] for line in lines] == list(range(12))  # no sample twice
         for record in records:  # nor run again: its times are those of the first run
             assert {key: lines[record["row"]][key] for key in TIMES} == {key: round(record[key], 6) for key in TIMES}
-    for spec, file in cells(tmp_path).items():
-        assert same(file) == same(cells(done)[spec])
+    for spec, file in files_of(tmp_path).items():
+        assert same(file) == same(files_of(done)[spec])
     assert not place.partials() and not baseline.partials()
 
 
@@ -282,9 +282,9 @@ def test_two_processes_give_what_one_gives(done: Path, tiny: Path, manifest: Pat
     ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=400, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("pool@keep=1/2") == 1  # one of them prints
-    for spec, file in cells(done).items():
-        assert read(cells(tmp_path)[spec])["processes"] == 2
-        assert same(cells(tmp_path)[spec]) == same(file)
+    for spec, file in files_of(done).items():
+        assert read(files_of(tmp_path)[spec])["processes"] == 2
+        assert same(files_of(tmp_path)[spec]) == same(file)
 
 
 def test_bad_rows_are_listed_and_the_rest_goes_on(tiny: Path, manifest: Path, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_bad_rows_are_listed_and_the_rest_goes_on(tiny: Path, manifest: Path, tm
         8: ".wav: no such file",
         10: "is not JSON",
     }
-    found = cells(tmp_path / "out")
+    found = files_of(tmp_path / "out")
     for spec in (BASELINE, "pool@keep=1/2"):
         result = read(found[spec])
         assert result["n"] == 2 and [line["id"] for line in read_samples(found[spec])] == ["0", "last"]
@@ -349,7 +349,7 @@ def test_a_metric_that_cannot_be_had_is_absent_by_name(
     file.write_text(json.dumps({"audio": str(manifest.parent / "0.wav"), "text": "a b", "lang": "en"}), "utf-8")
     ended = run(tiny, file, out)
     assert ended.exit_code == 0 and "meaning is not measured: " in ended.stderr and "FEWHERTZ_MINILM" in ended.stderr
-    (found,) = cells(out).values()
+    (found,) = files_of(out).values()
     result = read(found)
     assert list(result["scores"]) == ["wer"] and "nowhere has no model" in result["absent"]["meaning"]
     page = tmp_path / "page.html"
@@ -420,7 +420,7 @@ def test_damaged_results_are_named_kept_and_made_again(
 ) -> None:
     ended = run(tiny, manifest, tmp_path, "--method", "pool@keep=1/2", "--limit", 2)
     assert ended.exit_code == 0, ended.stderr
-    file = cells(tmp_path)["pool@keep=1/2"]
+    file = files_of(tmp_path)["pool@keep=1/2"]
     whole = same(file)
     damage(file, how)
     with pytest.raises(ValueError) as error:
@@ -462,8 +462,8 @@ def test_samples_that_unpack_without_end_are_refused(
     done: Path, tmp_path: Path, line: bytes | None, times: int, words: str
 ) -> None:
     """In a process of its own, whose memory is looked at."""
-    source = cells(done)[BASELINE]
-    file = Path(shutil.copytree(source.parent, tmp_path / "cell")) / source.name
+    source = files_of(done)[BASELINE]
+    file = Path(shutil.copytree(source.parent, tmp_path / "copy")) / source.name
     if line is None:
         line = json.dumps(read_samples(file)[0] | {"output": "x" * 80_000}).encode() + b"\n"
     swap_samples(file, gzip.compress(line * times, 1))
@@ -473,8 +473,8 @@ def test_samples_that_unpack_without_end_are_refused(
 
 
 def test_a_result_with_a_row_twice_or_another_n_is_neither_written_nor_read(done: Path, tmp_path: Path) -> None:
-    source = cells(done)[BASELINE]
-    file = Path(shutil.copytree(source.parent, tmp_path / "cell")) / source.name
+    source = files_of(done)[BASELINE]
+    file = Path(shutil.copytree(source.parent, tmp_path / "copy")) / source.name
     place, result, lines = results.RunFiles(file.parent, BASELINE), read(file), read_samples(file)
     before = file.read_bytes()
     with pytest.raises(ValueError, match=r"keep=1\.json is not written: row 3 is there twice"):
@@ -496,7 +496,7 @@ def test_a_result_with_a_row_twice_or_another_n_is_neither_written_nor_read(done
 
 
 def test_what_is_no_result(done: Path, tmp_path: Path) -> None:
-    source = cells(done)[BASELINE]
+    source = files_of(done)[BASELINE]
     text = source.read_text("utf-8")
     file = tmp_path / "t" / "m" / "keep=1.json"
     with pytest.raises(ValueError, match=r"keep=1\.json is missing: run it"):
@@ -597,7 +597,7 @@ def test_gather_goes_on_past_damaged_files(tmp_path: Path) -> None:
 
 
 def test_differences_are_taken_on_what_both_have(tmp_path: Path, manifest: Path, tiny: Path) -> None:
-    """A row that failed in one cell alone leaves both sides of the pair, also where a score is over the whole set."""
+    """A row that failed in one run alone leaves both sides of the pair, also where a score is over the whole set."""
     file = tmp_path / "captions.jsonl"
     texts = ["rain falls", "a dog barks", "wind blows", "rain on a roof"]
     rows = [{"audio": str(manifest.parent / f"{i}.wav"), "captions": [text]} for i, text in enumerate(texts)]
@@ -630,10 +630,10 @@ def test_pocket_on_its_bundled_samples(tmp_path: Path) -> None:
         "--method", "stride@keep=1/2", "--max-new-tokens", 24, "--out", tmp_path, "--batch-size", 5, "--device", "cpu",
     )  # fmt: skip
     assert ended.exit_code == 0, ended.stderr
-    found = {spec: read(file)["scores"]["wer"] for spec, file in cells(tmp_path).items()}
+    found = {spec: read(file)["scores"]["wer"] for spec, file in files_of(tmp_path).items()}
     assert found[BASELINE]["score"] < 40
     assert found["segment@keep=1/2+time+sizes"]["score"] < found["stride@keep=1/2"]["score"]
-    assert math.isclose(read(cells(tmp_path)[BASELINE])["rate_hz"]["after"], 25, abs_tol=0.3)
+    assert math.isclose(read(files_of(tmp_path)[BASELINE])["rate_hz"]["after"], 25, abs_tol=0.3)
 
 
 def test_a_checkpoint_that_wears_a_method_is_compared_with_itself_without(
@@ -645,10 +645,10 @@ def test_a_checkpoint_that_wears_a_method_is_compared_with_itself_without(
     fewhertz_("compress", tiny, "--method", "pool@keep=1/2", "--out", tmp_path / tiny.name)
     ended = run(tmp_path / tiny.name, manifest, tmp_path / "out")
     assert ended.exit_code == 0, ended.stderr
-    found = cells(tmp_path / "out")
+    found = files_of(tmp_path / "out")
     assert set(found) == {BASELINE, "pool@keep=1/2"}
     for spec, file in found.items():
-        assert same(file) == same(cells(done)[spec])
+        assert same(file) == same(files_of(done)[spec])
 
 
 def test_specs_of_a_grid() -> None:

@@ -153,7 +153,7 @@ def test_flops_are_those_that_torch_counts(bench: ModuleType, model: Any, keep: 
 
 
 def test_attention_skips_what_comes_after_a_token(bench: ModuleType, model: Any) -> None:
-    """As `flops` has it: the kernel is told that attention is causal, and gets no mask that it would have to read."""
+    """As `flops` has it: the kernel knows that attention is causal, and gets no mask that it would have to read."""
     inputs = bench.request(model.config, bench.Case(2, 3), "cpu", torch.float32)
     calls = []
     real = torch.nn.functional.scaled_dot_product_attention

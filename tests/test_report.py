@@ -30,7 +30,7 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: a
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What eval wrote of pocket, three clips under four cells."""
+    """What eval wrote of pocket, three clips under four methods."""
     out = tmp_path_factory.mktemp("real")
     ended = fewhertz_(
         "eval", "pocket", "--task", path() / "samples" / "samples.jsonl", "--limit", 3, "--out", out,
@@ -426,7 +426,7 @@ def test_words_that_differ(reference: str, output: str, missed: list[str], wrong
 
 
 def test_a_big_grid_makes_a_moderate_page(real: Path, tmp_path: Path) -> None:
-    """What the cells share is held once, and of long texts the beginning."""
+    """What the runs share is held once, and of long texts the beginning."""
     root, page = tmp_path / "r", tmp_path / "report.html"
     write_cell(real, root, BASELINE, 10, n=100)
     for i in range(25):

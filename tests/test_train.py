@@ -121,7 +121,7 @@ def test_five_steps_of_each_family_with_falling_loss(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_batch_is_what_the_processor_would_make(name: str) -> None:
-    """Rows assembled from clips heard alone give the logits of the stock model on each row."""
+    """Rows assembled from clips encoded alone give the logits of the stock model on each row."""
     net = TINY[name].build()
     batches = [prompts(name, [[mel]], seed=mel) for mel in (640, 301)]
     answers = [[3, 5, 7], [11]]
@@ -267,9 +267,9 @@ def test_killed_and_resumed_is_as_never_interrupted(
     parts = [out / f".{adapter.WEIGHTS}.{process.pid}", out / "training" / f".state.safetensors.{process.pid}"]
     for part in parts:
         part.write_bytes(b"half")  # likewise
-    told: list[str] = []
-    train(tiny, "conv", manifest, out, dev=manifest, say=told.append, **VARIED)
-    assert told[0] in ("going on from step 2 of 6", "going on from step 4 of 6")
+    lines: list[str] = []
+    train(tiny, "conv", manifest, out, dev=manifest, say=lines.append, **VARIED)
+    assert lines[0] in ("going on from step 2 of 6", "going on from step 4 of 6")
     assert not [file for file in out.rglob(".*") if file.name != ".lock"]
     for name in ("loss", "dev_loss", "lr"):
         assert metrics(out, name) == pytest.approx(metrics(done[0], name), abs=1e-6)
@@ -330,10 +330,10 @@ def test_ways_that_leave_the_result_as_it_is(tiny: Path, manifest: Path, tmp_pat
 
 @pytest.mark.parametrize("spec", ["visionzip@keep=1/3", "ltbm(site=encoder)@keep=1/2", "ward(site=encoder.0)@keep=1/2"])
 def test_encoded_audio_is_kept_for_other_trainings(tiny: Path, manifest: Path, tmp_path: Path, spec: str) -> None:
-    plain, kept = CPU | {"steps": 2}, {"cache": tmp_path / "heard"}
+    plain, kept = CPU | {"steps": 2}, {"cache": tmp_path / "encoded"}
     train(tiny, spec, manifest, tmp_path / "a", dev=manifest, **plain)
     train(tiny, spec, manifest, tmp_path / "b", dev=manifest, **plain | kept)
-    files = sorted((tmp_path / "heard").iterdir())
+    files = sorted((tmp_path / "encoded").iterdir())
     assert len(files) == 7  # the dev set is the same clips
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Encoded, "of", lambda *_: pytest.fail("nothing is encoded again"))
@@ -347,7 +347,7 @@ def test_encoded_audio_is_kept_for_other_trainings(tiny: Path, manifest: Path, t
         train(tiny, spec, manifest, tmp_path / "e", dev=manifest, **plain | kept | {"rank": 2})
     # another site or prompt is other audio tokens
     train(tiny, "pool@keep=1/2", manifest, tmp_path / "f", **plain | kept)
-    assert len(list((tmp_path / "heard").iterdir())) == 14
+    assert len(list((tmp_path / "encoded").iterdir())) == 14
 
 
 @pytest.mark.parametrize(
@@ -376,9 +376,9 @@ def test_what_a_training_tells(
 ) -> None:
     pytest.importorskip("tensorboard")
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-    told: list[str] = []
-    train(tiny, "pool@keep=1/2", manifest, tmp_path, say=told.append, **CPU | {"steps": 2})
-    assert re.fullmatch(r"step 2 of 2: loss \d\.\d{4}, \d+\.\d\d s a step, 0:00:00 left", told[-1])
+    lines: list[str] = []
+    train(tiny, "pool@keep=1/2", manifest, tmp_path, say=lines.append, **CPU | {"steps": 2})
+    assert re.fullmatch(r"step 2 of 2: loss \d\.\d{4}, \d+\.\d\d s a step, 0:00:00 left", lines[-1])
     (events,) = (tmp_path / "training" / "tensorboard").iterdir()
     content = events.read_bytes()
     assert all(name in content for name in (b"loss", b"lr", b"norm"))
@@ -412,10 +412,10 @@ def test_distillation_reads_no_label(tiny: Path, manifest: Path, tmp_path: Path)
 
 
 def test_a_teacher_that_is_told_teaches_one_that_is_not(tiny: Path, manifest: Path, tmp_path: Path) -> None:
-    told, wish = "ward@keep=1/3+time+sizes", CPU | {"objective": "distill", "max_new_tokens": 5}
-    itself = train(tiny, told, manifest, tmp_path / "itself", teacher=told, **wish | {"steps": 1, "lr": 1e-9})
+    corrected, wish = "ward@keep=1/3+time+sizes", CPU | {"objective": "distill", "max_new_tokens": 5}
+    itself = train(tiny, corrected, manifest, tmp_path / "itself", teacher=corrected, **wish | {"steps": 1, "lr": 1e-9})
     assert abs(itself.loss) < 1e-5
-    train(tiny, "ward@keep=1/3", manifest, tmp_path / "a", dev=manifest, teacher=told, **wish | {"steps": 6})
+    train(tiny, "ward@keep=1/3", manifest, tmp_path / "a", dev=manifest, teacher=corrected, **wish | {"steps": 6})
     judged = metrics(tmp_path / "a", "dev_loss")
     assert judged[0] > 1e-5 and judged[6] < judged[0]
     train(tiny, "ward@keep=1/3", manifest, tmp_path / "b", dev=manifest, **wish | {"steps": 1})
@@ -537,8 +537,8 @@ def test_several_adapters_are_evaluated_in_one_pass(trained: Path, tiny: Path, m
         found = results.read(place.file)
         assert found["model"] == place.folder.name and (found["adapter"] is None) == (name == "")
         assert not name or found["adapter"]["sha256"] == found["identity"]["adapter_sha256"]
-        worn = {"+adapter": trained, "+control": tmp_path / "control", "": None}[name]
-        net, processor = fewhertz.load(tiny, spec, adapter=worn, device="cpu")
+        fitted = {"+adapter": trained, "+control": tmp_path / "control", "": None}[name]
+        net, processor = fewhertz.load(tiny, spec, adapter=fitted, device="cpu")
         for i in range(0, 7, 3):
             rows = range(i, min(i + 3, 7))
             waves = [audio.load(manifest.with_name(f"{row}.wav")) for row in rows]
@@ -719,9 +719,9 @@ def test_a_full_disk_stops_and_leaves_the_last_checkpoint(tiny: Path, manifest: 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [name for name in os.listdir(out) + os.listdir(out / "training") if name.startswith(".")] == [".lock"]
     assert intact(tiny, out, manifest.with_name("0.wav"))
-    told: list[str] = []
-    train(tiny, "pool@keep=1/2", manifest, out, say=told.append, **settings)  # with room again
-    assert told[0] == "going on from step 0 of 4"
+    lines: list[str] = []
+    train(tiny, "pool@keep=1/2", manifest, out, say=lines.append, **settings)  # with room again
+    assert lines[0] == "going on from step 0 of 4"
     assert metrics(out) == pytest.approx(metrics(tmp_path / "whole"), abs=1e-6)
     for name, one in weights(tmp_path / "whole").items():
         torch.testing.assert_close(weights(out)[name], one, rtol=0, atol=1e-6)

@@ -87,18 +87,18 @@ def bursts(seed: int, loud: float = 0.1, hiss: float = 0.0) -> np.ndarray:
 def test_all_sound_is_in_a_window_and_none_in_two(seconds: float, hiss: float) -> None:
     wave = bursts(1, hiss=hiss)
     found = list(windows(wave, seconds, RATE, source_rate=RATE))
-    heard = np.zeros(len(wave), int)
+    covered = np.zeros(len(wave), int)
     for window in found:
         if window.wave is None:
             continue
         at = round(window.offset * RATE)
         assert 0.1 * RATE <= len(window.wave) <= seconds * RATE + 2 * MARGIN * RATE
         assert np.array_equal(window.wave, wave[at : at + len(window.wave)])
-        heard[at + round(window.shared * RATE) : at + len(window.wave)] += 1
+        covered[at + round(window.shared * RATE) : at + len(window.wave)] += 1
     loud = np.abs(wave) > 6 * hiss + 1e-4
-    assert (heard[loud] >= 1).all()
+    assert (covered[loud] >= 1).all()
     # margins of neighbours meet in the quiet between them
-    assert (heard[loud] == 1).all()
+    assert (covered[loud] == 1).all()
     assert [window.until for window in found] == sorted(window.until for window in found)
     assert found[-1].until == pytest.approx(len(wave) / RATE)
     silent = sum(window.end - window.start for window in found if window.wave is None)
@@ -350,7 +350,7 @@ def test_files_come_in_order_and_a_bad_one_takes_no_other_with_it(
     ends = [piece for piece in found if piece.last]
     assert [piece.file for piece in ends] == asked
     assert [piece.error is None for piece in ends] == [True, False, False, True]
-    assert [piece.heard for piece in ends] == [True, False, False, True]
+    assert [piece.readable for piece in ends] == [True, False, False, True]
     assert [piece.file for piece in found if piece.segment] == short and ends[3].seconds == 1.25
 
 
@@ -366,7 +366,7 @@ def test_a_window_that_fails_does_not_fail_its_batch(
 
     monkeypatch.setattr(run, "reply", fails_on_the_long_one)
     one, two, end = pieces(*loaded, short, batch_size=2, max_new_tokens=4)
-    assert one.error == "out of memory" and one.segment is None and one.last and one.heard
+    assert one.error == "out of memory" and one.segment is None and one.last and one.readable
     assert two.segment is not None and end.last and end.error is None
     with pytest.raises(RuntimeError, match="out of memory"):
         list(transcribe(*loaded, short[0]))

@@ -18,7 +18,7 @@ from test_real_weights import POCKET, ask, pocket, prompt, wanted
 
 from fewhertz.method import parse
 
-TOLD = ["+time", "+sizes", "+time+sizes"]
+CORRECTIONS = ["+time", "+sizes", "+time+sizes"]
 BEST = "ward@keep=1/3+time+sizes"
 NAMES = ["pool", "ward", "segment", "ltbm", "segmentwise"]
 
@@ -30,9 +30,9 @@ def llm() -> Iterator[Any]:
 
 
 def test_pocket(llm: Any, processor: Any, waves: list[Any], parity: list[dict[str, Any]]) -> None:
-    """Real weights: methods, keeps and what is told side by side in one batch, one clip and two a prompt."""
-    specs = [f"{name}@keep={keep}{told}" for name in NAMES for keep in ("1/2", "1/4") for told in TOLD]
-    specs += [f"ward@keep=1{told}" for told in ("", *TOLD)] + ["ward@keep=1/4", "pool@keep=1/2"]
+    """Real weights: methods, keeps and corrections side by side in one batch, one clip and two a prompt."""
+    specs = [f"{name}@keep={keep}{suffix}" for name in NAMES for keep in ("1/2", "1/4") for suffix in CORRECTIONS]
+    specs += [f"ward@keep=1{suffix}" for suffix in ("", *CORRECTIONS)] + ["ward@keep=1/4", "pool@keep=1/2"]
     cases = [(clips, spec) for clips in (waves[:1], waves[1:]) for spec in specs]
     got = answers(llm, [ask(processor, clips, spec) for clips, spec in cases])
     far: dict[str, list[float]] = {spec: [] for spec in specs}
@@ -44,14 +44,14 @@ def test_pocket(llm: Any, processor: Any, waves: list[Any], parity: list[dict[st
     for name in ("ward@keep=1/4", "pool@keep=1/2"):  # each half says something
         for one, other in (("", "+time"), ("", "+sizes"), ("+time", "+time+sizes"), ("+sizes", "+time+sizes")):
             assert (said[name + one] - said[name + other]).abs().max() > 100 * NEAR, (name, one, other)
-    for told in TOLD:  # where nothing is merged, nothing changes
-        assert (said["ward@keep=1"] - said[f"ward@keep=1{told}"]).abs().max() < NEAR
+    for suffix in CORRECTIONS:  # where nothing is merged, nothing changes
+        assert (said["ward@keep=1"] - said[f"ward@keep=1{suffix}"]).abs().max() < NEAR
 
 
 def test_caches(llm: Any, processor: Any, waves: list[Any]) -> None:
-    """Keys of the prefix cache hold sizes and times, and are shared by nobody who is told otherwise."""
+    """Keys of the prefix cache hold sizes and times, and are shared by no other corrections."""
     clip = np.concatenate([*waves] * 4)[: 28 * 16000]  # 350 tokens at 1/2: pages of the cache hold 128
-    specs = ["ward@keep=1/2" + told for told in ("", *TOLD)]
+    specs = ["ward@keep=1/2" + suffix for suffix in ("", *CORRECTIONS)]
     first = [answers(llm, [ask(processor, [clip], spec)])[0] for spec in specs]
     again = answers(llm, [ask(processor, [clip], spec) for spec in specs])
     assert [one.num_cached_tokens for one in first] == [0] * len(specs)
@@ -62,7 +62,7 @@ def test_caches(llm: Any, processor: Any, waves: list[Any]) -> None:
             assert distance(one, *right) < NEAR, spec
 
 
-def test_nothing_to_tell(llm: Any, processor: Any) -> None:
+def test_nothing_to_correct(llm: Any, processor: Any) -> None:
     """Embeddings that a request brings, and no audio at all: as they are, one position each."""
     model = pocket()
     audio = torch.randn(33, model.config.get_text_config().hidden_size)
@@ -83,17 +83,17 @@ def test_nothing_to_tell(llm: Any, processor: Any) -> None:
         assert distance(answer, *reference(model, alone, None, STEPS)) < NEAR
 
 
-@pytest.mark.parametrize("told", ["+time", "+sizes"])
-def test_one_half(told: str, processor: Any, waves: list[Any]) -> None:
+@pytest.mark.parametrize("suffix", ["+time", "+sizes"])
+def test_one_half(suffix: str, processor: Any, waves: list[Any]) -> None:
     """An engine that is made for one of the two, by its method, and refuses the other."""
-    other = {"+time": "+sizes", "+sizes": "+time"}[told]
-    with engine(POCKET, f"ward@keep=1/3{told}", limit_mm_per_prompt={"audio": 2}) as llm:
-        specs = [None, f"pool@keep=1/4{told}", "ltbm@keep=1/2"]
+    other = {"+time": "+sizes", "+sizes": "+time"}[suffix]
+    with engine(POCKET, f"ward@keep=1/3{suffix}", limit_mm_per_prompt={"audio": 2}) as llm:
+        specs = [None, f"pool@keep=1/4{suffix}", "ltbm@keep=1/2"]
         got = answers(llm, [ask(processor, waves[:2], spec) for spec in specs])
-        with pytest.raises(ValueError, match=rf"not told by \{other}; start the engine with .*@keep=1/2\{other}"):
+        with pytest.raises(ValueError, match=rf"has no \{other}; start the engine with .*@keep=1/2\{other}"):
             answers(llm, [ask(processor, waves[:1], f"ward@keep=1/2{other}")])
     for spec, answer in zip(specs, got, strict=True):
-        assert distance(answer, *wanted(processor, waves[:2], spec or f"ward@keep=1/3{told}")[:2]) < NEAR, spec
+        assert distance(answer, *wanted(processor, waves[:2], spec or f"ward@keep=1/3{suffix}")[:2]) < NEAR, spec
 
 
 @pytest.mark.parametrize("family", LAYOUTS)
@@ -158,8 +158,8 @@ def test_compiled(processor: Any, waves: list[Any]) -> None:
 
 
 def test_bfloat16(processor: Any, waves: list[Any]) -> None:
-    """What is told is not rounded with the weights: told or not, bfloat16 is as far from float32."""
-    specs = ["ward@keep=1/4" + told for told in ("", *TOLD)]
+    """Corrections are not rounded with the weights: with or without, bfloat16 is as far from float32."""
+    specs = ["ward@keep=1/4" + suffix for suffix in ("", *CORRECTIONS)]
     with engine(POCKET, BEST, dtype="bfloat16") as llm:
         got = [logprobs(one)[0] for one in answers(llm, [ask(processor, waves[:1], spec) for spec in specs])]
     exact = [wanted(processor, waves[:1], spec)[1][0] for spec in specs]

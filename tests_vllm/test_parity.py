@@ -108,16 +108,16 @@ import json, sys
 sys.path[:0] = sys.argv[1].split(":")
 import conftest, checkpoints
 from engines import answers, engine, logprobs
-from test_parity import CLIPS, TWO_SPECS, WORN, request
+from test_parity import CLIPS, TWO_SPECS, ATTACHED, request
 
 if __name__ == "__main__":  # its workers import this file too
     processor = checkpoints.processor_of("qwen2-audio")
     made = [request("qwen2-audio", processor, CLIPS, spec) for spec in TWO_SPECS]
-    with engine(sys.argv[2], WORN, tensor_parallel_size=2, limit_mm_per_prompt={"audio": 2}) as llm:
+    with engine(sys.argv[2], ATTACHED, tensor_parallel_size=2, limit_mm_per_prompt={"audio": 2}) as llm:
         for answer in answers(llm, made):
             print("ANSWER", json.dumps([list(answer.outputs[0].token_ids), logprobs(answer).tolist()]))
 """
-WORN = "ward@keep=1/3+time+sizes"
+ATTACHED = "ward@keep=1/3+time+sizes"
 TWO_SPECS = [None, "segmentwise@keep=1/2+time", "ltbm@keep=1/4"]
 CLIPS = [checkpoints.wave(3.2, 1), checkpoints.wave(2.1, 2)]
 
@@ -136,7 +136,7 @@ def test_two_ranks(tmp_path: Path) -> None:
     assert len(said) == len(TWO_SPECS), done.stdout[-2000:] + done.stderr[-3000:]
     inputs = checkpoints.inputs_of("qwen2-audio", checkpoints.processor_of("qwen2-audio"), CLIPS)
     for spec, (tokens, logs) in zip(TWO_SPECS, said, strict=True):
-        ours, wanted = checkpoints.reference(model, inputs, spec or WORN, STEPS)
+        ours, wanted = checkpoints.reference(model, inputs, spec or ATTACHED, STEPS)
         assert tokens == ours
         assert float((torch.tensor(logs) - wanted).abs().max()) < NEAR, spec
 

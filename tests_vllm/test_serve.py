@@ -25,7 +25,7 @@ from fewhertz.run import sample_rate
 from fewhertz.vllm.serve import command
 
 SAMPLES = sorted((Path(path()) / "samples").glob("*.flac"))
-WORN = "ward@keep=1/3+time+sizes"
+ATTACHED = "ward@keep=1/3+time+sizes"
 SMALL = ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8", "--kv-cache-memory-bytes", "200000000"]
 
 
@@ -40,7 +40,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(log: Path) -> Iterator[openai.OpenAI]:
-    options = ["--method", WORN, "--max-model-len", "2048", "--trust-request-mm-kwargs"]
+    options = ["--method", ATTACHED, "--max-model-len", "2048", "--trust-request-mm-kwargs"]
     with server("pocket", log, *options, *SMALL) as (address, _):
         yield client_of(address)
 
@@ -89,7 +89,7 @@ def test_chat(client: openai.OpenAI, kind: str, spec: str | None) -> None:
     wave = soxr.resample(audio.load(SAMPLES[0], 16000), 16000, 44100)
     data = encoded(wave, 44100, kind)
     answer = chat(client, data, kind, spec)
-    text, length = said(audio.load(io.BytesIO(base64.b64decode(data)), 16000), spec or WORN)
+    text, length = said(audio.load(io.BytesIO(base64.b64decode(data)), 16000), spec or ATTACHED)
     assert answer.usage.prompt_tokens == length
     assert answer.choices[0].message.content == text
 
@@ -154,7 +154,7 @@ def test_transcriptions(tmp_path: Path) -> None:
         answer = client.audio.transcriptions.create(model=str(model), file=file, temperature=0, extra_body=short)
         assert isinstance(answer.text, str)
         assert "audio tokens 39 → 13 (pool@keep=1/3)" in (tmp_path / "log").read_text()
-        # vLLM takes no wishes from clients that it was not told to trust
+        # vLLM takes no wishes from clients that it does not trust
         with pytest.raises(openai.BadRequestError, match="--trust-request-mm-kwargs"):
             chat(client, CLIP, "wav", "pool@keep=1/2", model=str(model))
         with pytest.raises(openai.BadRequestError):

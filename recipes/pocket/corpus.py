@@ -205,8 +205,8 @@ def far(data: Path) -> dict[str, tuple[str, ...]]:
     taken: list[str] = []
     for split, size in (("test", ITEMS["far"]), ("dev", DEV["far"])):
         fine = [t for t in texts[split] if len(t.split()) >= 4]
-        told = [t for t in fine if t.endswith(".")]
-        both = [linked(rng, a, b) for a, b in zip(told[::2], told[1::2], strict=False)]
+        statements = [t for t in fine if t.endswith(".")]
+        both = [linked(rng, a, b) for a, b in zip(statements[::2], statements[1::2], strict=False)]
         found: list[str] = []
         for some, most in ((both, size // 2), (fine, size)):
             keys = {normalise_text(t): t for t in some if speakable(t)}
@@ -258,9 +258,10 @@ def english_training(data: Path, count: int, seed: str = "4") -> dict[str, list[
     names = [renamed(rng, real[i % len(real)]) for i in range(round(0.32 * count))]
     add("english", without_near(data, names))
     add("english", [others[i % len(others)] for i in range(round(0.1 * count))] if others else [])
-    told = [t for t in real if t.endswith(".")]
+    statements = [t for t in real if t.endswith(".")]
     pairs_of = (
-        linked(rng, renamed(rng, rng.choice(told)), renamed(rng, rng.choice(told))) for _ in range(round(0.17 * count))
+        linked(rng, renamed(rng, rng.choice(statements)), renamed(rng, rng.choice(statements)))
+        for _ in range(round(0.17 * count))
     )
     add("english", without_near(data, [t for t in pairs_of if speakable(t)]))
     drawn = {trigrams.draw(rng) for _ in range(round(0.5 * count))}

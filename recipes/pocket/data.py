@@ -205,9 +205,9 @@ def planned(items: list[Item], bank: Bank, rng: np.random.Generator | None, augm
             clips.append(row | {"samples": size} | _masks(rng, strong, frames_of(size)))
     columns = [*zip(*stretches, strict=True)]
     kinds = (torch.long, torch.long, torch.double, torch.long, torch.long, torch.float)
-    told = [torch.tensor(c, dtype=k) for c, k in zip(columns, kinds, strict=True)]
+    spans = [torch.tensor(c, dtype=k) for c, k in zip(columns, kinds, strict=True)]
     whole = {k: torch.tensor([c[k] for c in clips]) for k in clips[0]}
-    return Clips(*told, **{k: v.float() if v.is_floating_point() else v for k, v in whole.items()})
+    return Clips(*spans, **{k: v.float() if v.is_floating_point() else v for k, v in whole.items()})
 
 
 def _as_it_is() -> dict:
@@ -575,9 +575,9 @@ class Training:
         width = max(map(len, rows))
         ids = torch.tensor([r + [self.prompts.pad] * (width - len(r)) for r in rows])
         place = torch.arange(width)[None]
-        size, told = torch.tensor([[len(r)] for r in rows]), torch.tensor([[n] for n in answers])
+        size, spoken = torch.tensor([[len(r)] for r in rows]), torch.tensor([[n] for n in answers])
         valid = place < size
-        answer = valid & (place >= size - told)
+        answer = valid & (place >= size - spoken)
         flat = torch.tensor([p for row in targets for p in row], dtype=torch.long)
         frames = torch.tensor([frames_of(n) for n in lengths])
         return Batch(clips, frames, ids, valid, answer, torch.tensor(known), flat,

@@ -47,13 +47,13 @@ def synthetic(rows: list[dict]) -> Iterator[tuple[dict, np.ndarray]]:
         if len(wave) >= SAMPLE_RATE // 4:
             engine, voice = said["voice"].split(":", 1)
             spoken = phonemes(said["raw"], voice if engine == "espeak" else "en-us")
-            told = {
+            facts = {
                 "voice": said["voice"],
                 "speed": said["speed"],
                 "pitch": said["pitch"],
                 "asks": said["raw"][-1] == "?",
             }
-            yield {k: row[k] for k in row if k not in ("say", "id", "lang")} | told | {"phonemes": spoken}, wave
+            yield {k: row[k] for k in row if k not in ("say", "id", "lang")} | facts | {"phonemes": spoken}, wave
 
 
 def synthetic_part(part: Path, rows: list[dict]) -> str:

@@ -61,14 +61,14 @@ class Embedded:
         last: whether nothing more comes of it.
         record: its line in `embeddings.jsonl`.
         error: why there is none.
-        heard: whether the audio could be read, so that an error is the model's.
+        readable: whether the audio could be read, so that an error is the model's.
     """
 
     audio: str | Path
     last: bool
     record: Record | None = None
     error: str | None = None
-    heard: bool = False
+    readable: bool = False
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ def _run(model: Any, processor: Any, store: _Store, windows: Iterator[_Window], 
                 if window.index == failed:
                     continue  # an earlier window of this file failed: it is reported, the rest would read as the whole
                 if isinstance(tokens, str):
-                    done = Embedded(done.audio, True, error=tokens, heard=True)
+                    done = Embedded(done.audio, True, error=tokens, readable=True)
                 elif tokens is not None:
                     before, embeds = tokens
                     counts = {"audio_tokens_before": before, "audio_tokens": len(embeds)}

@@ -71,7 +71,7 @@ class Piece:
         segment: `None` at the end.
         last: whether nothing more comes of the file.
         error: why it ends early.
-        heard: whether the audio could be read, so that an error is the model's.
+        readable: whether the audio could be read, so that an error is the model's.
     """
 
     file: Source
@@ -79,7 +79,7 @@ class Piece:
     segment: Segment | None = None
     last: bool = False
     error: str | None = None
-    heard: bool = True
+    readable: bool = True
 
 
 class Kept:
@@ -171,7 +171,7 @@ def transcribe(
     def segments() -> Iterator[Segment]:
         for piece in stream:
             if piece.error is not None:
-                raise (RuntimeError if piece.heard else AudioError)(piece.error)
+                raise (RuntimeError if piece.readable else AudioError)(piece.error)
             if piece.segment is not None:
                 yield piece.segment
 
@@ -413,7 +413,7 @@ def _joined(found: Iterator[tuple[_Item, list[Segment] | str]]) -> Iterator[Piec
         error = segments if isinstance(segments, str) else None
         if error is not None:
             failed = item.index
-        yield Piece(item.file, done, None, True, error, heard=item.window is not None or error is None)
+        yield Piece(item.file, done, None, True, error, readable=item.window is not None or error is None)
         held, done = None, 0.0
 
 

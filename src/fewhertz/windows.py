@@ -19,7 +19,7 @@ from fewhertz.audio import MIN_SECONDS, Samples
 
 FRAME = 0.02  # seconds
 FLOOR, ABOVE_FLOOR, BELOW_LOUD = -65.0, 6.0, 15.0  # dB
-LOUD = -40.0  # dBFS, before anything louder was heard
+LOUD = -40.0  # dBFS, before anything louder came
 PLACE = 0.1  # seconds: shortest quiet place that is cut in without an overlap
 MARGIN = 0.1  # seconds of quiet that a window keeps around its sound
 SILENCE = 3.0  # seconds: a silence of this length, or of an eighth of a window, ends a window and is left out

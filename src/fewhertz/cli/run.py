@@ -110,7 +110,7 @@ def run(
     if len(bad) == len(files):
         writer = WRITERS[kind](spec, len(files) > 1, sys.stdout)
         for file, error in bad.items():
-            writer.write(Piece(file, 0.0, last=True, error=error, heard=False))
+            writer.write(Piece(file, 0.0, last=True, error=error, readable=False))
         raise typer.Exit(2)
     with bad_usage():
         net, processor = load_compressed(model, method, adapter=adapter, device=device, dtype=dtype, trim=trim or None)
@@ -139,7 +139,7 @@ def run(
         say(POCKET)
     written = io.StringIO()
     writer = WRITERS[kind](spec, len(files) > 1, sys.stdout if out is None else written)
-    with heard(files) as advance:
+    with seconds_done(files) as advance:
         try:
             for piece in stream:
                 writer.write(piece)
@@ -254,7 +254,7 @@ class _Writer:
         gathered, self.pieces = self.pieces, []
         file = str(gathered[0].file)
         if error is not None:
-            self.failed = max(self.failed, 1 if gathered[-1].heard else 2)
+            self.failed = max(self.failed, 1 if gathered[-1].readable else 2)
             say(complaint(file, error))
         segments = [piece.segment for piece in gathered if piece.segment is not None]
         replies = [segment.reply for segment in segments if segment.reply is not None]
@@ -267,8 +267,8 @@ class _Writer:
             rate = [totals["before"] / seconds, totals["after"] / seconds]
             took = totals["encode"] + totals["prefill"] + totals["decode"]
             flags = Counter(flag for segment in segments for flag in segment.flags if flag != "silence")
-            told = ", ".join(f"{flag} {count}" for flag, count in sorted(flags.items()))
-            look = f"; of {len(replies)} windows to look at: {told}" if flags else ""
+            counted = ", ".join(f"{flag} {count}" for flag, count in sorted(flags.items()))
+            look = f"; of {len(replies)} windows to look at: {counted}" if flags else ""
             say(
                 f"{file}: {seconds:.1f} s, {totals['before']} → {totals['after']} audio tokens "
                 f"({rate[0]:.3g} → {rate[1]:.3g} Hz), {totals['new_tokens']} new tokens, {took:.2f} s "
@@ -387,7 +387,7 @@ EVERY = 10.0  # seconds between lines of progress
 
 
 @contextmanager
-def heard(files: list[Path]) -> Iterator[Callable[[Piece], None]]:
+def seconds_done(files: list[Path]) -> Iterator[Callable[[Piece], None]]:
     """Progress in seconds of audio: a bar on a terminal; elsewhere a line now and then, on standard error."""
     began = said = time.monotonic()
     before = done = 0.0  # of the files before, of all
@@ -480,7 +480,7 @@ def embed(
         for one in stream:
             if one.error is not None:
                 say(complaint(one.audio, one.error))
-                failed = max(failed, 1 if one.heard else 2)
+                failed = max(failed, 1 if one.readable else 2)
             if one.record is not None:
                 seconds, before, after = (one.record[k] for k in ("seconds", "audio_tokens_before", "audio_tokens"))
                 say(f"{one.audio}: {seconds:.1f} s, {before} → {after} audio tokens")
