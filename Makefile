@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · test-studio · lint · docs · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +10,8 @@ DOCS := .venv-docs
 DOCS_READY := $(DOCS)/.ready
 STUDIO := .venv-studio
 STUDIO_READY := $(STUDIO)/.ready
+LMMS := .venv-lmms
+LMMS_READY := $(LMMS)/.ready
 VERSIONS := 5.16.0 5.24.0
 RESULTS ?= results
 RUNS ?= out/runs/$(RESULTS)
@@ -17,7 +19,7 @@ LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio lint docs bench bench-vllm reproduce claims training-free tolerance other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm reproduce claims training-free tolerance other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -44,6 +46,10 @@ test-vllm: $(VLLM_READY)
 test-studio: $(STUDIO_READY)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 	$(TEST_ENV) GRADIO_ANALYTICS_ENABLED=False $(STUDIO)/bin/python -m pytest -q -o filterwarnings=default tests_studio $(if $(PICTURES),--pictures $(PICTURES))
+
+# the plugin in the real lmms-eval, in an environment over .venv: all that it asks for is gigabytes
+test-lmms: $(LMMS_READY)
+	$(TEST_ENV) $(LMMS)/bin/python -m pytest -q -o filterwarnings=default tests_lmms
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -147,6 +153,16 @@ $(STUDIO_READY): $(READY) constraints-studio.txt
 	$(STUDIO)/bin/python -m pip install -q -c constraints-studio.txt gradio playwright axe-playwright-python
 	touch $(STUDIO_READY)
 
+$(LMMS_READY): $(READY)
+	$(PYTHON) -m venv $(LMMS)
+	base=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  own=$$($(LMMS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  echo "import site; site.addsitedir('$$base')" > "$$own/base.pth"
+	# what its command line imports, and no more
+	$(LMMS)/bin/python -m pip install -q --no-deps lmms-eval==0.7.3 evaluate
+	$(LMMS)/bin/python -m pip install -q aiohttp httpx jsonlines loguru pytablewriter python-dotenv pytz requests sqlitedict tenacity
+	touch $(LMMS_READY)
+
 $(VLLM_READY): pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install -q torch==2.13.0
@@ -163,4 +179,4 @@ $(DOCS_READY): Makefile
 	touch $(DOCS_READY)
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(DOCS) $(STUDIO) site .venv-versions build dist out
+	rm -rf $(VENV) $(VLLM) $(DOCS) $(STUDIO) $(LMMS) site .venv-versions build dist out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,7 @@ def sounds(doc):
     return [{"array": array, "sampling_rate": rate, "path": None}]
 
 def question(doc, lmms_eval_specific_kwargs=None):
-    return "THE PROMPT"
+    return "Transcribe the speech."
 
 def results(doc, answers):
     said, heard = doc["text"].split(), answers[0].split()
@@ -57,7 +58,7 @@ def results(doc, answers):
 
 def mean(values):
     return sum(values) / len(values)
-""".replace("THE PROMPT", PROMPT)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +82,13 @@ def task(tmp_path: Path, clips: list[demo.Clip]) -> Path:
     return folder
 
 
-def evaluate(task: Path, model_args: str, *options: str) -> subprocess.CompletedProcess[str]:
+def evaluate(task: Path, model_args: str, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
     """`lmms-eval` on the command line."""
-    command = [sys.executable, "-m", "lmms_eval", "--model", "fewhertz", "--model_args", model_args]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    command = [sys.executable, *launch, "-m", "lmms_eval", "--model", "fewhertz", "--model_args", model_args]
     command += ["--include_path", str(task), "--tasks", "local_words", "--output_path", str(task / "out")]
-    return subprocess.run([*command, "--log_samples", *options], capture_output=True, text=True, check=False)
+    env = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    return subprocess.run([*command, "--log_samples", *options], capture_output=True, text=True, check=False, env=env)
 
 
 def outcome(task: Path) -> tuple[float, list[str]]:
@@ -93,7 +96,7 @@ def outcome(task: Path) -> tuple[float, list[str]]:
     (results,) = (task / "out").rglob("*_results.json")
     (samples,) = (task / "out").rglob("*_samples_local_words.jsonl")
     rows = sorted(map(json.loads, samples.read_text().splitlines()), key=lambda row: row["doc_id"])
-    answers = [row["filtered_resps"][0] for row in rows]
+    answers = [row["filtered_resps"] for row in rows]
     return json.loads(results.read_text())["results"]["local_words"]["words,none"], answers
 
 
@@ -102,21 +105,25 @@ def test_lmms_eval_knows_it() -> None:
     assert get_model("fewhertz") is Fewhertz
 
 
-@pytest.mark.parametrize(("spec", "batch"), [("none", "1"), ("pool@keep=1/2+time+sizes", "2")])
-def test_answers_are_those_of_fewhertz(task: Path, clips: list[demo.Clip], spec: str, batch: str) -> None:
-    done = evaluate(task, f"pretrained=pocket,method={spec}", "--batch_size", batch)
+@pytest.mark.parametrize(
+    ("spec", "batch", "processes"), [("none", "1", 1), ("pool@keep=1/2+time+sizes", "2", 1), ("pool@keep=1/2", "1", 2)]
+)
+def test_answers_are_those_of_fewhertz(
+    task: Path, clips: list[demo.Clip], spec: str, batch: str, processes: int
+) -> None:
+    done = evaluate(task, f"pretrained=pocket,method={spec}", "--batch_size", batch, processes=processes)
     assert done.returncode == 0, done.stderr[-2000:]
     score, answers = outcome(task)
     model, processor = fewhertz.load("pocket", spec)
     for clip, answer in zip(clips, answers, strict=True):
         (reply,) = run.reply(model, processor, [clip.wave], PROMPT, max_new_tokens=64)
         assert answer == reply.text
-    assert score > 0.7
+    assert score > (0.3 if spec == "pool@keep=1/2" else 0.7)
 
 
 def test_a_malformed_method_is_told(task: Path) -> None:
     done = evaluate(task, "pretrained=pocket,method=poll@keep=1/2")  # lmms-eval's status is 0 all the same
-    assert "unknown method 'poll'" in done.stdout + done.stderr
+    assert "no method named 'poll'" in done.stdout + done.stderr
     assert not (task / "out").exists()
 
 
