@@ -36,7 +36,7 @@ def test_quick_run_and_the_committed_result(bench: ModuleType, tmp_path: Path) -
 
 def test_the_guides_figures_are_those_of_the_file() -> None:
     result = json.loads(RESULT.read_text("utf-8"))
-    guide = " ".join((RESULT.parents[2] / "docs" / "guide.md").read_text("utf-8").split())
+    guide = " ".join((RESULT.parents[2] / "docs" / "long.md").read_text("utf-8").split())
     whole, method = (row for row in result["recordings"] if row["minutes"] > 10)
     figures = [
         f"{whole['clips']} synthetic dev sentences",

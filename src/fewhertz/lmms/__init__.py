@@ -1,4 +1,4 @@
-"""The lmms-eval plugin: other people's benchmarks, on compressed audio (docs/guide.md).
+"""The lmms-eval plugin: other people's benchmarks, on compressed audio (docs/evaluate.md).
 
 lmms-eval calls `manifest` by the entry point `lmms_eval.models`, and imports the model where it is asked for by name:
 
