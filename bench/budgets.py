@@ -1,7 +1,7 @@
 """What it costs to draw time positions together (`+time(fit)`), and what a shared budget gains, on pocket.
 
 python -m recipes.pocket.manifests --lists strings synthetic --out out/dev
-python bench/budgets.py --lists out/dev --out results/bench/budgets.json
+python -m bench.budgets --lists out/dev --out results/bench/budgets.json
 
 Fit: each clip's prompt is to end where distances within it are a given share of what they were. Shared: strings and
 sentences in turns, as windows of one recording that run together, at the same count in all.
@@ -16,13 +16,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from long_audio import align, errors
-from methods import environment, save
 from rich.console import Console
 
 import fewhertz
+from bench.long_audio import align, errors
+from bench.record import environment, save
 from fewhertz import audio, run
-from fewhertz.attach import one_recording
+from fewhertz.steps import one_recording
 
 LISTS = ("strings", "synthetic")
 METHOD = "ward@keep=1/2"

@@ -1,7 +1,7 @@
 """A method of your own: the loudest tokens stay.
 
 fewhertz run pocket a.wav --import examples/my_method.py --method mine@keep=0.5
-pytest tests/test_contract.py --import examples/my_method.py
+pytest tests/methods/test_contract.py --import examples/my_method.py
 """
 
 from dataclasses import dataclass

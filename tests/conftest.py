@@ -18,7 +18,7 @@ install_import_hook(
 
 from tiny import TINY  # noqa: E402
 
-own_methods: list[str] = []  # names of the methods that `--import` brought, for tests/test_contract.py
+own_methods: list[str] = []  # names of the methods that `--import` brought, for tests/methods/test_contract.py
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         dest="own_methods",
         metavar="MODULE|FILE",
-        help="methods of your own, for tests/test_contract.py to run on",
+        help="methods of your own, for tests/methods/test_contract.py to run on",
     )
 
 

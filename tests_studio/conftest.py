@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # test_cli.py, test_compare.py
+for folder in ("tests", "tests/cli", "tests/families"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))  # test_cli.py, test_compare.py
 
 # what is handed to the sound card: the samples of each source that is started, and which of them have ended
 LISTEN = """

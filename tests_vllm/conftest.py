@@ -14,7 +14,8 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["VLLM_NO_USAGE_STATS"] = "1"
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # tiny.py
+for folder in ("tests", "tests/cli", "tests/families"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))  # tiny.py
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,7 +15,7 @@ import typer
 from bench.layers import SUFFIXES
 from bench.proportional import widened
 
-COMMITTED = Path(__file__).parents[1] / "results" / "bench" / "told.json"
+COMMITTED = Path(__file__).parents[2] / "results" / "bench" / "told.json"
 
 
 @pytest.fixture(scope="module")

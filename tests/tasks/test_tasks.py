@@ -19,7 +19,7 @@ from fewhertz.pocket import path
 from fewhertz.tasks import base, manifest
 from fewhertz.tasks.base import TASKS, Failed, Sample, Task, spoken
 
-DATA = Path(__file__).resolve().parents[1] / "../shared/data"
+DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="no ../shared/data")
 
 

@@ -36,7 +36,7 @@ from recipes.pocket import (
     train,
 )
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).resolve().parents[2]
 SAMPLES = pocket.path() / "samples"
 MAX_WER = 0.40  # on the bundled clips together
 KNOWN = [json.loads(line) for line in (SAMPLES / "samples.jsonl").read_text("utf-8").splitlines()]

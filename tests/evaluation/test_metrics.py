@@ -25,8 +25,8 @@ from fewhertz.evaluation.cider import cider_d
 from fewhertz.evaluation.metrics import METRICS, Metric, Unavailable, interval, matches, paired
 from recipes.research.packed import file_of, unpack
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-ANNOTATIONS = Path(__file__).resolve().parents[1] / "../shared/data/annotations"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+ANNOTATIONS = Path(__file__).resolve().parents[2] / "../shared/data/annotations"
 
 
 def scored(metric: Metric | str, references: list[list[str]], outputs: list[str], **more: object) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import benches
 
-RESULT = benches.FOLDER.parent / "results" / "bench" / "budgets.json"
+RESULT = benches.ROOT / "results" / "bench" / "budgets.json"
 
 
 def test_quick_run_and_the_committed_result(tmp_path: Path) -> None:

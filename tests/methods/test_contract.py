@@ -2,7 +2,7 @@
 
 A new method is picked up from the registry. For those of your own, in your own file or module, and for these alone:
 
-    pytest tests/test_contract.py --import my_method.py
+    pytest tests/methods/test_contract.py --import my_method.py
 """
 
 import math
@@ -356,7 +356,7 @@ def test_method_says_what_it_is(spec: str) -> None:
 def test_a_users_own_method_is_held_to_the_contract() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
     done = subprocess.run(
-        [*command, "--import", "examples/my_method.py"], cwd=Path(__file__).parents[1], capture_output=True, text=True
+        [*command, "--import", "examples/my_method.py"], cwd=Path(__file__).parents[2], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
     assert int(done.stdout.split(" passed")[0].split()[-1]) > 200

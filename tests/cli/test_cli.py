@@ -29,7 +29,7 @@ from fewhertz.method import METHODS, RECOMMENDED, parse
 from fewhertz.pocket import path
 from fewhertz.training.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(sys.executable).with_name("fewhertz")
 VERBS = [
     "run",
