@@ -39,7 +39,7 @@ from fewhertz.training.data import Encoded, EncodedAudio, Stream, batch_of, end_
 from fewhertz.training.step import add_lora, cross_entropy, divergence, learning_rate, logits_of
 
 SAMPLES = path() / "samples" / "samples.jsonl"
-FAMILIES = ("qwen2-audio", "audio-flamingo-3", "voxtral", "qwen2.5-omni")
+FAMILIES = ("qwen2-audio", "audio-flamingo-3", "voxtral", "qwen2.5-omni", "omni-asr")
 CPU: dict[str, Any] = {"device": "cpu", "batch_size": 4, "every": 2, "lr": 5e-3}
 tiny = test_cli.tiny  # a fixture: pocket's processor, and a small random model of its class
 
@@ -119,7 +119,7 @@ def test_five_steps_of_each_family_with_falling_loss(name: str) -> None:
     assert net.get_decoder().layers[0].mlp.up_proj.weight.grad is None
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, "granite-speech"])
 def test_a_batch_is_what_the_processor_would_make(name: str) -> None:
     """Rows assembled from clips encoded alone give the logits of the stock model on each row."""
     net = TINY[name].build()
