@@ -71,6 +71,7 @@ bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.tolerance --out results/bench/tolerance.json
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.corrections --out results/bench/told.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.budgets --lists out/dev --out results/bench/budgets.json
 
 # what docs/research/serving.md says of vLLM: half an hour on 2 cores
 bench-vllm: $(READY) $(VLLM_READY)

@@ -23,3 +23,23 @@ def test_quick_run_and_the_committed_result(tmp_path: Path) -> None:
         assert [row["method"] for row in result["shared"]] == list(bench.SHARED)
         alone, shared = result["shared"][1:]
         assert abs(shared["hz"] / alone["hz"] - 1) < 0.02
+
+
+def test_the_pages_figures_are_those_of_the_file() -> None:
+    result = json.loads(RESULT.read_text("utf-8"))
+    page = " ".join((RESULT.parents[2] / "docs" / "methods.md").read_text("utf-8").split()).replace("−", "-")
+    figures = []
+    for row in result["fit"]:
+        if row["scale"] == 1.0:
+            continue
+        cells = [
+            f"{row[name]['difference']:+.1f} [{row[name]['interval'][0]:.1f}, {row[name]['interval'][1]:.1f}]"
+            for name in ("strings", "synthetic")
+        ]
+        scale = "packed" if row["scale"] == "packed" else f"× {row['scale']:g}"
+        figures.append(f"| {scale} | {' | '.join(cells)} |")
+    whole, alone, shared = result["shared"]
+    for name in ("strings", "synthetic"):
+        figures += [f"{row[name]['wer']:.1f} %" for row in (whole, alone, shared)]
+    figures.append(f"sentences take {shared['synthetic']['hz']:.1f} Hz of it, strings {shared['strings']['hz']:.1f}")
+    assert [one for one in figures if one not in page] == []
