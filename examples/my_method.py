@@ -14,7 +14,7 @@ from fewhertz import Clip, Method, Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Mine(Method, name="mine"):
-    """The m tokens of largest norm stay, the others go; of two equally loud ones the earlier stays."""
+    """The m tokens of largest norm stay, the others are dropped; of two equally loud ones the earlier stays."""
 
     def assign(self, x: Tensor, m: int, clip: Clip) -> Plan:
         """Decide who joins whom: x is (clips, tokens, width), and every clip keeps m tokens."""
