@@ -80,11 +80,9 @@ def priced_starts(x: Float[Tensor, "b n d"], price: float, longest: int) -> Bool
     spot = torch.full((b,), n, device=x.device)
     starts = torch.zeros(b, n, dtype=torch.bool, device=x.device)
     rows = torch.arange(b, device=x.device)
-    for _ in range(n):
-        spot = (spot - back[spot, rows]).clamp_min(0) if int(spot.max()) else spot
+    while int(spot.max()):  # a clip that has come to its begin stays there
+        spot = spot - back[spot, rows]
         starts[rows, spot] = True
-        if not int(spot.max()):
-            break
     return starts
 
 
@@ -133,12 +131,12 @@ class Optimal(Method, name="optimal"):
         n = x.shape[1]
         longest = min(n, math.ceil(16 * self.longest))
         starts = in_parts(partial(priced_starts, price=self.tolerance, longest=longest), longest * n, x)
-        plans = [Plan.from_boundaries(row, m) for row, m in zip(starts.split(1), starts.sum(1).tolist(), strict=True)]
-        return [
-            plan
-            if least <= plan.m <= most
-            else self.assign(x[i : i + 1], min(most, max(least, plan.m)), clip)
-            if (least if plan.m < least else most) < n
-            else Plan.identity(1, n, x.device)
-            for i, plan in enumerate(plans)
-        ]
+        plans = []
+        for row, alone in zip(starts.split(1), x.split(1), strict=True):
+            found = int(row.sum())
+            m = min(most, max(least, found))
+            if m == found:
+                plans.append(Plan.from_boundaries(row, m))
+            else:
+                plans.append(Plan.identity(1, n, x.device) if m == n else self.assign(alone, m, clip))
+        return plans

@@ -37,7 +37,7 @@ class Ward(Method, name="ward"):
 
     `@tolerance=λ` stops at a price instead of a count: rounds go on while some pair costs at most λ. What is cut where
     every cut costs the same is how rate–distortion theory splits a budget: tokens go to where the sound changes, and a
-    pause or a steady sound takes few. A λ near 0.4 was chosen on pocket; `fewhertz tune` finds one for a model.
+    pause or a steady sound takes few. λ = 0.3 was chosen on pocket; `fewhertz tune` finds one for a model.
 
     `count=mel` decides how many tokens stay on the log-mel of the clip (mean of each token's frames, less the clip's
     mean, of unit length) and which on the tokens themselves: so the count is known before the audio is encoded, as
@@ -131,7 +131,8 @@ def merge(
     first = None if starts is None else starts.long()  # of segments: whether they begin at a start
     given = least is most or (isinstance(least, int) and least == most)
     price = means.new_full((b, 1), torch.inf if given else tolerance * STEPS)
-    while (k := means.shape[1]) > 1:  # as wide as the clip that has the most segments left; sizes of 0 fill up
+    while int((left := count - end).max()):
+        k = means.shape[1]  # as wide as the clip that has the most segments left; sizes of 0 fill up
         change = squared_distance(means[:, 1:], means[:, :-1])
         one, other, place = sizes[:, :-1], sizes[:, 1:], torch.arange(k, device=x.device)
         cost = (one * other / (one + other).clamp_min(1) * change * STEPS).round()
@@ -142,9 +143,9 @@ def merge(
             stuck = cost.amin(1, keepdim=True) > price
             over = stuck & (count > most)
             price, end = price.masked_fill(over, torch.inf), torch.where(over, most, torch.where(stuck, count, end))
-        left = count - end
-        if not int(left.max()):
-            break
+            left = count - end
+            if not int(left.max()):
+                break
         bound = cost.sort(dim=1).values.gather(1, (left - 1).clamp_min(0)).minimum(price)
         minima = apart(cost) & (cost <= bound)
         joins = torch.minimum(minima.sum(1, keepdim=True), left)
