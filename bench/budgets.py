@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 
 import fewhertz
-from bench.long_audio import align, errors
+from bench.options import DEVICE, LISTS_FOLDER, OUT, QUICK_RUN, THREADS, begin
 from bench.record import environment, save
 from fewhertz import audio, run
 from fewhertz.steps import one_recording
+from fewhertz.words import distance
 
 LISTS = ("strings", "synthetic")
 METHOD = "ward@keep=1/2"
@@ -51,8 +51,7 @@ def clips_of(folder: Path | None, count: int) -> list[list[tuple[np.ndarray, lis
 
 def wrong(words: list[str], text: str) -> int:
     """Words of a clip that are wrong, missing or too many."""
-    said = text.lower().split()
-    return errors(align(words, said), words, said)
+    return distance(words, text.lower().split())
 
 
 def fit(loaded: tuple[Any, Any], lists: list[list[tuple[np.ndarray, list[str]]]]) -> list[dict[str, Any]]:
@@ -112,18 +111,14 @@ def shared(loaded: tuple[Any, Any], lists: list[list[tuple[np.ndarray, list[str]
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Result file (JSON).")],
-    lists: Annotated[
-        Path | None, typer.Option(help="Folder of the dev lists; with --quick: the bundled clips.")
-    ] = None,
-    quick: Annotated[bool, typer.Option(help="Short: shows that the bench runs, measures nothing.")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
+    out: OUT,
+    lists: LISTS_FOLDER = None,
+    quick: QUICK_RUN = False,
+    device: DEVICE = "cpu",
+    threads: THREADS = 1,
 ) -> None:
     """Measure, write the result file, print the figures."""
-    if lists is None and not quick:
-        raise typer.BadParameter("give --lists, what recipes.pocket.manifests wrote")
-    torch.set_num_threads(threads)
+    begin(lists, quick, threads)
     count = QUICK_CLIPS if quick else CLIPS
     clips = clips_of(lists, count)
     loaded = fewhertz.load("pocket", device=device, dtype="float32")

@@ -15,15 +15,15 @@ import statistics
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 
 import fewhertz
 from bench.clock import processor, wall
+from bench.options import DEVICE, LISTS_FOLDER, OUT, QUICK_RUN, THREADS, begin
 from bench.record import environment, save
 from fewhertz import audio, run
 from fewhertz.method import RECOMMENDED, parse
@@ -257,18 +257,14 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Result file (JSON).")],
-    lists: Annotated[
-        Path | None, typer.Option(help="Folder of the dev lists; with --quick: the bundled clips.")
-    ] = None,
-    quick: Annotated[bool, typer.Option(help="Short: shows that the bench runs, measures nothing.")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
+    out: OUT,
+    lists: LISTS_FOLDER = None,
+    quick: QUICK_RUN = False,
+    device: DEVICE = "cpu",
+    threads: THREADS = 1,
 ) -> None:
     """Measure, write the result file, print the figures."""
-    if lists is None and not quick:
-        raise typer.BadParameter("give --lists, what recipes.pocket.manifests wrote")
-    torch.set_num_threads(threads)
+    begin(lists, quick, threads)
     size = QUICK if quick else LONG
     clips = bundled() if lists is None else clips_of(lists)
     loaded = fewhertz.load("pocket", device=device, dtype="float32")

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import statistics
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -20,6 +19,7 @@ from transformers import WhisperFeatureExtractor
 
 import fewhertz
 from bench.clock import in_turns, processor, ratio
+from bench.options import DEVICE, OUT, QUICK_RUN, THREADS
 from bench.record import environment, progress, save
 from fewhertz.mel import mel_tokens
 from fewhertz.method import Clip
@@ -104,10 +104,10 @@ def _count(method: Any, features: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Result file (JSON).")],
-    quick: Annotated[bool, typer.Option(help="Short: shows that the bench runs, measures nothing.")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
+    out: OUT,
+    quick: QUICK_RUN = False,
+    device: DEVICE = "cpu",
+    threads: THREADS = 1,
 ) -> None:
     """Measure, print and write."""
     torch.set_num_threads(threads)

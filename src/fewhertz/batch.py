@@ -24,12 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewhertz import audio
 from fewhertz.checkpoint import Checkpoint, load_processor, open_checkpoint, weights_sha256
 from fewhertz.errors import need, one_line
 from fewhertz.files import Journal, Record, read_journal, replace
 from fewhertz.method import Method, parse
-from fewhertz.run import request, sample_rate, texts_of, too_long
+from fewhertz.run import read_whole, request, sample_rate, texts_of
 from fewhertz.tasks.base import Failed, Task
 from fewhertz.training.data import unlabelled
 from fewhertz.vllm.serve import check_version
@@ -249,12 +248,9 @@ def hear(row: Record, model: str) -> Record:
     checkpoint, processor = _opened(model)
     asked = json.loads(row["asked"])
     family, rate = checkpoint.family, sample_rate(processor)
-    limit = family.max_seconds
     found = row | {"wave": b"", "seconds": 0.0, "ids": [], "before": 0, "error": ""}
     try:
-        if limit is not None and (seconds := audio.duration(asked["audio"])) > limit:
-            raise ValueError(too_long(seconds, family))
-        wave = audio.load(asked["audio"], rate)
+        wave = read_whole(asked["audio"], rate, family, chunks=False)
         ids = request(processor, [wave], asked["prompt"])["input_ids"][0].tolist()
     except Exception as error:  # of any kind: a decoder's or a processor's own checks
         return found | {"error": one_line(error)}

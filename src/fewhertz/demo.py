@@ -16,6 +16,7 @@ import torch
 import fewhertz
 from fewhertz import audio, pocket
 from fewhertz.errors import need
+from fewhertz.evaluation.curves import line_of
 from fewhertz.method import DEFAULT, RECOMMENDED
 from fewhertz.once import encode_once
 from fewhertz.run import Wave, answer, request, sample_rate
@@ -99,7 +100,7 @@ def measure(
     whole = "pool@keep=1"
     rows = []
     configurations = [("none", "1")] + [(m, str(k)) for m in methods for k in keeps if k != 1]
-    configurations += [(DEFAULT.replace("=0.3", ""), f"≤ {t:g}") for t in tolerances]
+    configurations += [(line_of(DEFAULT), f"≤ {t:g}") for t in tolerances]
     with encode_once(model, scores=True):  # all that differs between the rows comes after the encoder
         prefill(whole)  # the first call warms up
         for name, keep in configurations:

@@ -19,6 +19,8 @@ from fewhertz.attach import attached
 from fewhertz.families import family_of
 from fewhertz.families.base import Family
 
+# of `generate`, whatever a checkpoint's generation_config.json samples with
+GREEDY: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 PROMPTS = {
     "transcribe": "Transcribe the speech.",  # the wording that pocket is trained on (recipes/pocket)
     "translate": "Translate the speech into English.",
@@ -234,11 +236,9 @@ def answer(
     inputs = inputs.to(model.device, model.dtype)
     ends = _ends(model, processor)
     loops = _Loops(ends)
-    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     stop = {"stopping_criteria": [loops]} if stop_loops else {}
     with _Clock(model) as clock:
-        # greedy, whatever a checkpoint's generation_config.json samples with
-        out = model.generate(**inputs, max_new_tokens=max_new_tokens, **greedy, **stop)
+        out = model.generate(**inputs, max_new_tokens=max_new_tokens, **GREEDY, **stop)
     new = out[:, inputs["input_ids"].shape[1] :]
     texts = texts_of(processor, new, transcript)
 
@@ -264,15 +264,24 @@ def _ends(model: Any, processor: Any) -> set[int]:
     return (known | (set(own) if isinstance(own, list) else {own})) - {None}
 
 
-def read_whole(source: audio.Source, rate: int, family: Family, *, source_rate: int | None = None) -> Wave:
+def read_whole(
+    source: audio.Source, rate: int, family: Family, *, source_rate: int | None = None, chunks: bool = True
+) -> Wave:
     """Audio as one piece.
+
+    Args:
+        source: what to read.
+        rate: of the samples, in Hz.
+        family: of the model that is to read it.
+        source_rate: of samples that are given as such.
+        chunks: whether an error may say how to cut it.
 
     Raises:
         ValueError: where it is none, or is beyond the model's window.
     """
     limit = family.max_seconds
     if limit is not None and (seconds := audio.duration(source, source_rate=source_rate)) > limit:
-        raise ValueError(too_long(seconds, family, chunks=True))
+        raise ValueError(too_long(seconds, family, chunks=chunks))
     return audio.load(source, rate, source_rate=source_rate)
 
 

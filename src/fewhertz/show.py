@@ -164,19 +164,15 @@ def show(model: Any, processor: Any, file: str | Path, out: str | Path) -> Plan:
         ImportError: without matplotlib.
         ValueError: for a learned method, which has no plan, and for audio beyond the model's window.
     """
-    from fewhertz import audio
     from fewhertz.attach import attached
-    from fewhertz.run import reply, sample_rate, too_long
+    from fewhertz.run import read_whole, reply, sample_rate
 
     need("matplotlib")
     handle = attached(model)
     if handle is None:
         raise ValueError("no method is attached to the model: there is nothing to show")
-    limit = handle.family.max_seconds
-    if limit is not None and (seconds := audio.duration(file)) > limit:
-        raise ValueError(too_long(seconds, handle.family))
     rate = sample_rate(processor)
-    wave = audio.load(file, rate)
+    wave = read_whole(file, rate, handle.family, chunks=False)
     reply(model, processor, [wave], max_new_tokens=1)
     (plan,) = handle.last.plans
     if plan is None:

@@ -7,7 +7,6 @@ one forward a candidate.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +22,11 @@ from fewhertz import audio
 from fewhertz.attach import attached, compress
 from fewhertz.errors import need, one_line
 from fewhertz.families import family_of
-from fewhertz.files import Journal, Record, read_journal, replace
+from fewhertz.files import Journal, Record, read_journal, replace, sha256_of
 from fewhertz.method import IDENTITY, RECOMMENDED, Method, parse
 from fewhertz.once import encode_once
 from fewhertz.palette import LINES, MARKERS
-from fewhertz.run import request, sample_rate, too_long
+from fewhertz.run import GREEDY, read_whole, request, sample_rate
 
 AGREE = 0.99
 TOLERANCES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
@@ -147,7 +146,7 @@ def tune(
         "prompt": prompt,
         "chunk": chunk,
         "max_new_tokens": max_new_tokens,
-        "audio_sha256": _sha256(files),
+        "audio": [sha256_of(Path(file)) for file in files],
     }
     done: list[Record] = []
     out = None
@@ -180,17 +179,6 @@ def tune(
     return summary(done, specs, agree)
 
 
-def _sha256(files: Sequence[str | Path]) -> str:
-    whole = hashlib.sha256()
-    for file in files:
-        try:
-            with Path(file).open("rb") as content:
-                whole.update(hashlib.file_digest(content, "sha256").digest())
-        except OSError:
-            whole.update(b"unreadable")  # an error once it is read
-    return whole.hexdigest()
-
-
 def _clips(
     files: Sequence[str | Path], rate: int, family: Any, chunk: float | None
 ) -> Iterator[tuple[str, np.ndarray | str]]:
@@ -198,9 +186,7 @@ def _clips(
     for file in files:
         try:
             if chunk is None:
-                if family.max_seconds is not None and (seconds := audio.duration(file)) > family.max_seconds:
-                    raise ValueError(too_long(seconds, family, chunks=True))
-                yield str(file), audio.load(file, rate)
+                yield str(file), read_whole(file, rate, family)
                 continue
             for number, wave in enumerate(audio.chunks(file, chunk, rate)):
                 yield f"{file} [{number * chunk:g} s]", wave
@@ -218,9 +204,7 @@ def _score(
     scored = any("scores" in parse(spec).needs for spec in specs)
     with encode_once(model, scores=scored):
         compress(model, IDENTITY)
-        ids = model.generate(
-            **inputs, max_new_tokens=max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
-        )
+        ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **GREEDY)
         said = ids.shape[1] - width
         if not said:
             raise ValueError("the uncompressed model says nothing")

@@ -16,7 +16,7 @@ from fewhertz.cli.shared import (
     FOLDER,
     IMPORT,
     MAX_BATCH,
-    MAX_NEW,
+    MAX_NEW_TOKENS,
     MODEL,
     SUBSET,
     TRIM,
@@ -29,7 +29,6 @@ from fewhertz.cli.shared import (
     print_table,
     quiet,
     say,
-    tasks_of,
 )
 
 
@@ -68,7 +67,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N rows only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Samples that run together.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW, help="Longest answer.")] = 256,
+    max_new_tokens: MAX_NEW_TOKENS = 256,
     device: DEVICE = None,
     dtype: DTYPE = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap; decoding is greedy.")] = 0,
@@ -82,12 +81,13 @@ def evaluate(
         from fewhertz.evaluation.metrics import normaliser as known_normaliser
         from fewhertz.evaluation.runner import evaluate as run_cells
         from fewhertz.evaluation.runner import specs
+        from fewhertz.tasks import named
 
         quiet()
         if normaliser is not None:
             known_normaliser(normaliser)
         options = {"data": data, "subset": subset, "split": split, "audio": audio, "ask": prompt}
-        (asked,) = tasks_of([task], options | {"normaliser": normaliser})
+        asked = named(task, **options, normaliser=normaliser)
         carried = open_checkpoint(model).method
         if keep and not method and (adapter or not carried):
             raise ValueError("--keep goes with --method: say what is to keep so much")

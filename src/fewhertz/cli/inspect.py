@@ -18,9 +18,11 @@ from fewhertz.cli.shared import (
     FILES,
     IMPORT,
     JSON,
-    MAX_NEW,
+    MAX_NEW_TOKENS,
     METHOD,
     MODEL,
+    PROMPT,
+    QUESTION,
     BadUsage,
     Task,
     bad_usage,
@@ -293,9 +295,6 @@ METHODS = Annotated[
     typer.Option("--method", "-m", metavar="SPEC", help='Such as "pool@keep=1/3"; repeatable.', show_default=False),
 ]
 BY_MODEL = Annotated[str, typer.Option("--model", help="A hub id, a directory, or pocket.")]
-PROMPT = Annotated[str | None, typer.Option(help="What to ask, in your own words.")]
-QUESTION = Annotated[str | None, typer.Option(help="The question of --task ask.")]
-MAX_NEW_TOKENS = Annotated[int, typer.Option(min=1, max=MAX_NEW, help="Longest answer.")]
 
 
 @command(

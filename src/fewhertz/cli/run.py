@@ -27,6 +27,8 @@ from fewhertz.cli.shared import (
     MAX_NEW,
     METHOD,
     MODEL,
+    PROMPT,
+    QUESTION,
     TRIM,
     BadUsage,
     Task,
@@ -38,6 +40,7 @@ from fewhertz.cli.shared import (
     load_compressed,
     progress,
     prompt_of,
+    refuse_unread,
     say,
     unread,
 )
@@ -67,8 +70,8 @@ def run(
     files: FILES,
     method: METHOD = None,
     task: Annotated[Task, typer.Option(help="What to ask of the audio.")] = Task.transcribe,
-    prompt: Annotated[str | None, typer.Option(help="What to ask, in your own words.")] = None,
-    question: Annotated[str | None, typer.Option(help="The question of --task ask.")] = None,
+    prompt: PROMPT = None,
+    question: QUESTION = None,
     chunk: Annotated[
         str | None,
         typer.Option(
@@ -462,11 +465,7 @@ def embed(
     """Write compressed audio as embeddings, for a vLLM without the plugin: a safetensors file a clip."""
     import_modules(modules)
     check_chunk(chunk)
-    bad = unread(files)
-    if len(bad) == len(files):
-        for file, error in bad.items():
-            say(complaint(file, error))
-        raise typer.Exit(2)
+    refuse_unread(files)
     with bad_usage():
         net, processor = load_compressed(model, method, device=device, dtype=dtype)
         from fewhertz.checkpoint import open_checkpoint

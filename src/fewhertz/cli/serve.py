@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fewhertz.cli.shared import ASK, FOLDER, MAX_BATCH, MAX_NEW, METHOD, MODEL, bad_usage, command, quiet, say, tasks_of
+from fewhertz.cli.shared import ASK, FOLDER, MAX_BATCH, MAX_NEW_TOKENS, METHOD, MODEL, bad_usage, command, quiet, say
 
 
 @command(
@@ -47,16 +47,17 @@ def batch(
     engines: Annotated[int | None, typer.Option(min=1, help="How many; default: all that the GPUs hold.")] = None,
     audio: FOLDER = None,
     prompt: ASK = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW, help="Longest answer.")] = 256,
+    max_new_tokens: MAX_NEW_TOKENS = 256,
     batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Rows that an engine is given at once.")] = 32,
 ) -> None:
     """Ask about all audio of a manifest, by vLLM engines under Ray; vLLM's own options go with it."""
     with bad_usage():
         from fewhertz.batch import Engine, Stopped
         from fewhertz.batch import batch as run_rows
+        from fewhertz.tasks import named
 
         quiet()
-        (asked,) = tasks_of([str(manifest)], {"audio": audio, "ask": prompt})
+        asked = named(str(manifest), audio=audio, ask=prompt)
         try:
             done = run_rows(
                 asked,

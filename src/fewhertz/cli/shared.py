@@ -151,6 +151,15 @@ FOLDER = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the a
 ASK = Annotated[str | None, typer.Option(help="What to ask instead of the task's own prompt.")]
 
 
+PROMPT = Annotated[str | None, typer.Option(help="What to ask, in your own words.")]
+
+
+QUESTION = Annotated[str | None, typer.Option(help="The question of --task ask.")]
+
+
+MAX_NEW_TOKENS = Annotated[int, typer.Option(min=1, max=MAX_NEW, help="Longest answer.")]
+
+
 class BadUsage(Exception):
     """Input that cannot be worked on: exit status 2."""
 
@@ -268,6 +277,15 @@ def unread(files: Sequence[Path]) -> dict[Path, str]:
     return found
 
 
+def refuse_unread(files: Sequence[Path]) -> None:
+    """Say why files cannot be read, and end with status 2, where none can."""
+    bad = unread(files)
+    if len(bad) == len(files):
+        for file, error in bad.items():
+            say(complaint(file, error))
+        raise typer.Exit(2)
+
+
 def load_compressed(model: str, method: str | None, **how: Any) -> tuple[Any, Any]:
     """A model with a method attached, and its processor."""
     if method is not None:
@@ -339,20 +357,6 @@ def check_out(out: Path, *kinds: str) -> None:
         raise ValueError(f"--out is a {', '.join(kinds[:-1])}{' or ' if kinds[1:] else ''}{kinds[-1]} file, got {out}")
     if not out.parent.is_dir():
         raise ValueError(f"--out: there is no folder {out.parent}")
-
-
-def tasks_of(names: list[str], options: dict[str, Any]) -> list[Any]:
-    """Tasks by name, or .jsonl manifests."""
-    import fewhertz.tasks  # noqa: F401
-    from fewhertz.tasks.base import TASKS
-
-    found = []
-    for name in names:
-        own = name.endswith(".jsonl")
-        if not own and name not in TASKS:
-            raise ValueError(f"no task {name!r}; known: {', '.join(sorted(TASKS))}, or a .jsonl file of your own")
-        found.append(TASKS["manifest"](**options | {"data": name}) if own else TASKS[name](**options))
-    return found
 
 
 @contextmanager

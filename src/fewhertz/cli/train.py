@@ -29,7 +29,6 @@ from fewhertz.cli.shared import (
     mismatches_said,
     quiet,
     say,
-    tasks_of,
 )
 from fewhertz.training.settings import Settings
 
@@ -120,6 +119,7 @@ def train(
     import_modules(modules)
     with bad_usage():
         from fewhertz.checkpoint import device_of
+        from fewhertz.tasks import named
         from fewhertz.training import Stopped, keep_range
         from fewhertz.training import train as run_training
 
@@ -130,7 +130,8 @@ def train(
             of = [name] if name.endswith(".jsonl") else task
             if of is task and (any(one.endswith(".jsonl") for one in task) or Path(data or "").is_file()):
                 raise ValueError(f"--dev {name} names a split, and a file has none: name a .jsonl file")
-            judged += tasks_of(of, options if name.endswith(".jsonl") else options | {"split": name})
+            own = options if name.endswith(".jsonl") else options | {"split": name}
+            judged += [named(one, **own) for one in of]
         device_of(device)  # before any work
         epochs, cache_gb = settings["epochs"], settings["cache_gb"]
         if not (0 < epochs < float("inf") and 0 <= cache_gb < float("inf")):
@@ -138,7 +139,7 @@ def train(
         settings["keeps"] = tuple(one for text in settings.pop("keep") or [] for one in keep_range(text))
         judging: Any = {"dev": judged, "device": device, "dtype": dtype, "say": say}
         try:
-            done = run_training(model, method, tasks_of(task, options), out, **judging, **settings)
+            done = run_training(model, method, [named(one, **options) for one in task], out, **judging, **settings)
         except Stopped as error:
             say(f"fewhertz: {error}")
             raise typer.Exit(1) from error

@@ -13,22 +13,23 @@ from fewhertz.cli.shared import (
     DTYPE,
     FILES,
     IMPORT,
-    MAX_NEW,
+    MAX_NEW_TOKENS,
     MODEL,
+    PROMPT,
+    QUESTION,
     SeveralKeeps,
     Task,
     bad_usage,
     check_chunk,
     check_out,
     command,
-    complaint,
     import_modules,
     load_compressed,
     print_table,
     progress,
     prompt_of,
+    refuse_unread,
     say,
-    unread,
 )
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def tune(
     ] = None,
     agree: Annotated[float, typer.Option(help="Share of tokens at which the answer has to stay the same.")] = 0.99,
     task: Annotated[Task, typer.Option(help="What to ask of the audio.")] = Task.transcribe,
-    prompt: Annotated[str | None, typer.Option(help="What to ask, in your own words.")] = None,
-    question: Annotated[str | None, typer.Option(help="The question of --task ask.")] = None,
+    prompt: PROMPT = None,
+    question: QUESTION = None,
     chunk: Annotated[float | None, typer.Option(metavar="SECONDS", help="Cut audio into windows of so many.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW, help="Longest answer.")] = 128,
+    max_new_tokens: MAX_NEW_TOKENS = 128,
     out: Annotated[Path, typer.Option(help="The figures: .json; a broken-off run goes on.")] = Path("tuned.json"),
     plot: Annotated[Path | None, typer.Option(help="The picture: .png, .svg or .pdf.")] = None,
     device: DEVICE = None,
@@ -85,11 +86,7 @@ def tune(
         ]
         if not 0 < agree <= 1:
             raise ValueError(f"--agree is a share of tokens, in (0, 1], got {agree:g}")
-    bad = unread(files)
-    if len(bad) == len(files):
-        for file, error in bad.items():
-            say(complaint(file, error))
-        raise typer.Exit(2)
+    refuse_unread(files)
     with bad_usage():
         net, processor = load_compressed(model, "none", device=device, dtype=dtype)
         from fewhertz.checkpoint import open_checkpoint, weights_sha256

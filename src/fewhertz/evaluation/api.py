@@ -10,7 +10,8 @@ from typing import Any
 
 from fewhertz.errors import need
 from fewhertz.evaluation import curves, report, runner
-from fewhertz.tasks.base import TASKS, Task
+from fewhertz.tasks import named
+from fewhertz.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -129,19 +130,9 @@ def evaluate(
         >>> results = fewhertz.evaluate("pocket", "mine.jsonl", ["pool", "ward+time+sizes"], ["1/2", "1/3"])
         >>> results.to_pandas()[["method", "rate_hz", "wer", "wer_difference"]]
     """
-    import fewhertz.tasks  # noqa: F401  (fills TASKS)
-
-    if isinstance(data, Task):
-        task = data
-    elif Path(data).suffix == ".jsonl":
-        task = TASKS["manifest"](data=str(data))
-    elif str(data) in TASKS:
-        task = TASKS[str(data)]()
-    else:
-        raise ValueError(f"no task {str(data)!r}; known: {', '.join(sorted(TASKS))}, or a .jsonl file of your own")
     done = runner.evaluate(
         model,
-        task,
+        data if isinstance(data, Task) else named(str(data)),
         runner.specs(methods, keeps),
         out,
         limit=limit,

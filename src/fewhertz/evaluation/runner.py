@@ -25,7 +25,6 @@ import torch
 import transformers
 
 import fewhertz
-from fewhertz import audio
 from fewhertz.adapter import Adapter, switch
 from fewhertz.adapter import read as read_adapter
 from fewhertz.attach import attached, compress
@@ -39,7 +38,7 @@ from fewhertz.files import Journal, Record, differing, differs, held, read_journ
 from fewhertz.loading import load, load_learned
 from fewhertz.method import IDENTITY, NONE, Chain, parse
 from fewhertz.once import encode_once
-from fewhertz.run import answer, request, sample_rate, too_long
+from fewhertz.run import answer, read_whole, request, sample_rate
 from fewhertz.tasks.base import Failed, Sample, Task
 
 SAY_EVERY = 10.0  # seconds between two lines of progress
@@ -523,11 +522,7 @@ def _error(sample: Sample, error: str, setup: _Setup) -> Record:
 
 
 def _wave(sample: Sample, rate: int, family: Family) -> np.ndarray:
-    source = sample.source()
-    limit = family.max_seconds
-    if limit is not None and (seconds := audio.duration(source)) > limit:
-        raise ValueError(too_long(seconds, family))
-    return audio.load(source, rate)
+    return read_whole(sample.source(), rate, family, chunks=False)
 
 
 def _finish(net: Any, checkpoint: Checkpoint, place: RunFiles, baseline: RunFiles, setup: _Setup) -> list[str]:
