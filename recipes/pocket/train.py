@@ -195,8 +195,9 @@ class Rounds(IterableDataset):
         self.data, self.first = data, first
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        torch.set_num_threads(1)
         worker = get_worker_info()
+        if worker:  # in the main process the same number is the steps' own
+            torch.set_num_threads(1)
         begin, stride = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
         mix = self.data.mix_from
         for number in itertools.count(begin, stride):  # a loader takes one from each worker in turn: in order
