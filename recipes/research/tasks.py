@@ -12,6 +12,7 @@ MODEL = "pocket"
 PARAMETERS = "4.9"  # millions, of the version of pocket that the results name by its weights
 MAIN, RECOVERY, DEV, OTHER_MODELS = "", "recovery", "training-free/dev", "other-models"  # parts: folders of results
 TOLERANCE = "tolerance"
+FOURTH = "fourth"
 BATCH, LONGEST, DRAWS = 50, 64, 2000  # samples together, new tokens, bootstrap draws
 
 
