@@ -101,6 +101,7 @@ def evaluate(
     dtype: str | None = None,
     seed: int = 0,
     adapters: Sequence[str | Path] = (),
+    trim: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Results:
     """Measure a model with all its tokens and under methods, on a task: what `fewhertz eval` does.
@@ -120,6 +121,7 @@ def evaluate(
         dtype: of the weights; `None`: the checkpoint's own.
         seed: of the bootstrap.
         adapters: directories of LoRA adapters, each evaluated too.
+        trim: whether all tokens are measured with a trimmed encoder too, as what is compressed is (`compress`).
         say: gets a line of text about how far it is, now and then.
 
     Raises:
@@ -142,6 +144,7 @@ def evaluate(
         dtype=dtype,
         seed=seed,
         adapters=adapters,
+        trim=trim,
         say=say,
     )
     return Results(Path(out), done.files, done.errors)
