@@ -181,6 +181,14 @@ class Method:
         """The encoder layers that it acts before; none: it acts behind the encoder."""
         return layers_of(self.site)
 
+    @property
+    def stop(self) -> str:
+        """The site that the encoder runs to: that of its first layer, and `"llm"` where nothing is merged.
+
+        The projector then runs on whole windows: only so is keep=1 exact to the bit.
+        """
+        return "llm" if self.keep == 1 else self.site.partition("+")[0]
+
     def _check_presentation(self) -> None:
         if self.positions not in ("packed", "time"):
             raise ValueError(f'positions are "packed" or "time", got {self.positions!r}')

@@ -167,8 +167,7 @@ class Family:
             model: the model, its LLM and head included.
             audio: the arguments of the call named in `audio_inputs`.
             input_ids: the prompts, every placeholder in place.
-            site: `"llm"`: tokens after the projector; `"encoder"`: before it; `"encoder.k"`: frames before layer k, the
-                first of several.
+            site: `"llm"`: tokens after the projector; `"encoder"`: before it; `"encoder.k"`: frames before layer k.
             scores: whether to capture attention received in the last encoder layer, at the LLM's rate.
 
         Raises:
