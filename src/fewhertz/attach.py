@@ -365,11 +365,9 @@ class Attached:
     ) -> tuple[list[Tensor], list[ClipSpan], Report]:
         """`audio_tokens`, and what is written to `last`, which another thread's call may write over."""
         method = steps.method or self.method
-        # the projector runs on whole windows where nothing is merged: only so is keep=1 exact to the bit
-        site = "llm" if method.keep == 1 else method.site
         trim = method.keep != 1 if self.trim is None else self.trim
         scores = "scores" in method.needs
-        call = Call(self.model, self.family, method, self.learned, audio, ids, site, scores, trim)
+        call = Call(self.model, self.family, method, self.learned, audio, ids, method.stop, scores, trim)
         windows, spared = steps.encode(call)
         clips = find_clips(placeholders, windows.lengths, windows.full)
         if not clips:
