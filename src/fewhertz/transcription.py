@@ -121,6 +121,18 @@ class Kept:
         self.journal.add(records)
 
 
+def written(segment: Segment) -> Record:
+    """A segment as JSON has it."""
+    return {
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+        "tokens": segment.tokens,
+        "hz": round(segment.hz, 3),
+        "flags": list(segment.flags),
+    }
+
+
 def _segment(record: Record) -> Segment:
     return Segment(**record | {"flags": tuple(record["flags"]), "reply": Reply(**record["reply"])})
 
