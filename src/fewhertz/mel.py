@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,3 +35,22 @@ def mel_tokens(
             frames = min(window.shape[-1], max(n, round(n * FRAMES / rate)))
             parts.append(adaptive_avg_pool1d(window[None, :, :frames].float(), n)[0].T)
     return torch.cat(parts) if parts else features.new_zeros(0, features.shape[1])
+
+
+def log_mel(wave: Float[np.ndarray, " samples"], rate: int, n: int) -> Float[Tensor, "n bins"]:
+    """Whisper's log-mel of audio, the mean of each of `n` stretches of equal length; of any model's audio.
+
+    Args:
+        wave: mono audio, at least 0.1 s.
+        rate: samples per second, in Hz.
+        n: stretches, one or more.
+    """
+    features = _extractor(rate)(wave, sampling_rate=rate, padding=False, truncation=False, return_tensors="np")
+    return adaptive_avg_pool1d(torch.from_numpy(np.asarray(features["input_features"][0]))[None].float(), n)[0].T
+
+
+@cache
+def _extractor(rate: int) -> Any:
+    from transformers import WhisperFeatureExtractor
+
+    return WhisperFeatureExtractor(sampling_rate=rate, hop_length=rate // FRAMES, n_fft=rate // 40)

@@ -298,9 +298,24 @@ class Method:
         """
         raise NotImplementedError(f"{type(self).__name__} shares a budget and has to write assign_together")
 
-    def plans_together(self, x: Float[Tensor, "1 n d"], lengths: list[int]) -> list[Plan]:
-        """`assign_together` with the count filled in: that of the whole length, and one a clip at least."""
-        return self.assign_together(x.detach(), lengths, max(self.num_tokens(x.shape[1]), len(lengths)))
+    def prices(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n-1"]:
+        """What each merge costs on the way from `n` tokens of a clip to one, in any order.
+
+        Written by methods that may be `together`: so the tokens of clips that are not in memory at once are counted by
+        one price.
+        """
+        raise NotImplementedError(f"{type(self).__name__} shares a budget and has to write prices")
+
+    def plans_together(self, x: Float[Tensor, "1 n d"], lengths: list[int], m: int | None = None) -> list[Plan]:
+        """`assign_together` with the count filled in: that of the whole length, and one a clip at least.
+
+        Args:
+            x: as `assign_together`.
+            lengths: likewise.
+            m: output tokens of all of them, as near as can be; `None`: the budget's share.
+        """
+        count = self.num_tokens(x.shape[1]) if m is None else min(m, x.shape[1])
+        return self.assign_together(x.detach(), lengths, max(count, len(lengths)))
 
     def plans(self, x: Float[Tensor, "b n d"], clip: Clip) -> list[Plan]:
         """The plan of each of `b` clips of equal length, for methods of variable length too."""

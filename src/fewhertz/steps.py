@@ -84,7 +84,8 @@ def compress(call: Call, windows: Windows, clips: list[ClipSpan]) -> tuple[list[
     if method.together:
         for members in _sharing(clips):
             x = torch.cat([windows.tokens[spans[i]] for i in members])[None]
-            for i, own in zip(members, method.plans_together(x, [clips[i].n for i in members]), strict=True):
+            together = method.plans_together(x, [clips[i].n for i in members], _RECORDING.get().tokens)
+            for i, own in zip(members, together, strict=True):
                 row = own.apply(windows.tokens[spans[i]][None])
                 out[i] = (call.family.project(call.model, row) if call.site == "encoder" else row)[0]
                 plans[i] = own
@@ -125,7 +126,7 @@ def _sharing(clips: list[ClipSpan]) -> list[list[int]]:
     """Clips of a prompt together: rows of a batch know nothing of one another, but for windows of a recording."""
     by_row: dict[int, list[int]] = {}
     for i, clip in enumerate(clips):
-        by_row.setdefault(0 if _ONE_RECORDING.get() else clip.row, []).append(i)
+        by_row.setdefault(0 if _RECORDING.get().one else clip.row, []).append(i)
     return list(by_row.values())
 
 
@@ -236,17 +237,27 @@ class Steps:
     method: Method | None = None
 
 
-_ONE_RECORDING: ContextVar[bool] = ContextVar("fewhertz_one_recording", default=False)
+@dataclass(frozen=True)
+class _Recording:
+    one: bool = False
+    tokens: int | None = None
+
+
+_RECORDING: ContextVar[_Recording] = ContextVar("fewhertz_recording", default=_Recording())  # noqa: B039  (is frozen)
 
 
 @contextmanager
-def one_recording() -> Iterator[None]:
-    """Within it, clips of all rows of a call share a shared budget: they are windows of one recording."""
-    token = _ONE_RECORDING.set(True)
+def one_recording(tokens: int | None = None) -> Iterator[None]:
+    """Within it, clips of all rows of a call share a shared budget: they are windows of one recording.
+
+    Args:
+        tokens: that they keep together; `None`: their budget's share of what they have.
+    """
+    token = _RECORDING.set(_Recording(True, tokens))
     try:
         yield
     finally:
-        _ONE_RECORDING.reset(token)
+        _RECORDING.reset(token)
 
 
 Change: TypeAlias = Callable[[Steps], Steps]

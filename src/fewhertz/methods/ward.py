@@ -93,6 +93,11 @@ class Ward(Method, name="ward"):
             for (start, end), (first, after) in zip(pairwise(ends), pairwise(firsts), strict=True)
         ]
 
+    def prices(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n-1"]:
+        paid: list[Tensor] = []
+        merge(x[None], 1, 1, torch.inf, paid=paid)
+        return torch.cat([*paid, x.new_zeros(0, dtype=torch.float32)])
+
     def counts(self, mel: Float[Tensor, "b n bins"], rate: float) -> Int[Tensor, "b 1"]:
         """Tokens that each of `b` clips keeps, by its log-mel alone.
 
@@ -114,11 +119,13 @@ def merge(
     tolerance: float,
     starts: Bool[Tensor, "b n"] | None = None,
     sizes: Int[Tensor, "b n"] | None = None,
+    paid: list[Tensor] | None = None,
 ) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b 1"]]:
     """Join neighbours in rounds while a join costs at most `tolerance`, and further down to `most` segments.
 
     With `least` equal to `most`, of all clips or (b, 1) of each, that count is reached whatever it costs. Tokens at
-    `starts` join nothing before them. `sizes`: how many a token stands for; `None`: one each.
+    `starts` join nothing before them. `sizes`: how many a token stands for; `None`: one each. `paid` is given what each
+    join costs.
 
     Returns:
         The segment of each token, and how many a clip has: `least` or more, `most` or fewer.
@@ -152,6 +159,8 @@ def merge(
         joins = torch.minimum(minima.sum(1, keepdim=True), left)
         order = cost.masked_fill(~minima, torch.inf).argsort(dim=1, stable=True)
         joined = torch.zeros_like(minima).scatter_(1, order, place[:-1] < joins)
+        if paid is not None:
+            paid.append(cost[joined] / STEPS)
         count = count - joins
         width = int(count.max())
         moved = (place - pad(joined.cumsum(1), (1, 0))).clamp_max(width - 1)
