@@ -39,7 +39,12 @@ POCKET = (
 
 # the page of `fewhertz show --html` in a frame of its own, which shares nothing with this one
 FRAME = '<iframe sandbox="allow-scripts" allow="autoplay" title="Tokens, sound and answers"></iframe>'
-FRAME_CSS = "iframe { width: 100%; height: 8rem; border: 0; color-scheme: light dark; }"
+# without a clip it is out of sight and yet as wide as later: the page fits its zoom to the width when it starts, and a
+# browser tells a frame that is not seen of no later one
+FRAME_CSS = """
+iframe { width: 100%; height: 8rem; border: 0; color-scheme: light dark; }
+iframe.empty { visibility: hidden; max-height: 0; }
+"""
 # of Gradio's player: too faint otherwise
 CSS = "#time, #duration, .playback, .playback span { color: var(--body-text-color) !important; }"
 FRAME_JS = """
@@ -49,7 +54,7 @@ const send = () => {
   if (loaded && props.value) frame.contentWindow.postMessage({lanes: props.value}, "*");
 };
 const update = () => {
-  frame.style.display = props.value ? "" : "none";
+  frame.classList.toggle("empty", !props.value);
   if (props.page && props.page !== shown) {
     shown = props.page;
     loaded = false;

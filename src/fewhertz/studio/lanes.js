@@ -119,7 +119,7 @@ const start = (root) => {
   button.type = "button";
   const slider = make("input"), said = make("output"), zoom = make("input"), zoomLabel = make("label", "", "zoom ");
   Object.assign(slider, {type: "range", min: 0, max: total, step: 0.01, value: 0});
-  Object.assign(zoom, {type: "range", min: 0, max: 5, step: 1});
+  Object.assign(zoom, {type: "range", min: 0, max: 5, step: 1, value: 0});
   label.append(slider);
   zoomLabel.append(zoom);
   bar.append(button, label, said, zoomLabel);
@@ -422,6 +422,7 @@ const start = (root) => {
   addEventListener("message", (event) => {
     if (event.source !== parent || !Array.isArray(event.data?.lanes)) return;
     clip.lanes = event.data.lanes;
+    scale(); // a frame out of sight is told of no width
     relane();
   });
   new ResizeObserver(() => parent.postMessage({height: document.body.offsetHeight}, "*")).observe(root);
