@@ -144,6 +144,28 @@ def test_a_tolerance(visit: Any) -> None:
     page.get_by_text('fewhertz run pocket AUDIO --method "ward@tolerance=0.1+sizes"').wait_for()
 
 
+def test_a_longer_recording_is_seen_window_by_window(visit: Any, recording: Path, tmp_path: Path) -> None:
+    page = visit(accept_downloads=True)
+    drop(page, recording)
+    heads = answered(page, recording.name)
+    boxes = lanes(page).locator(".timeline li")
+    lanes(page).locator(".timeline").filter(has_not_text="…").wait_for()  # of all windows it is known
+    assert boxes.filter(has_text="silence").count() > 0 and boxes.count() > 8
+    settled(page)
+    first = lanes(page).locator(".answer").first.text_content()
+    box = boxes.nth(3)
+    says = box.get_by_role("button").get_attribute("aria-label")
+    box.click()
+    page.get_by_text(f"window 4 of {boxes.count()}").wait_for()
+    lanes(page).locator(".timeline li:nth-child(4) [aria-current]").wait_for()
+    assert answered(page, recording.name) == heads
+    assert lanes(page).locator(".answer").first.text_content() != first
+    rates = lanes(page).locator(".figures").all_text_contents()
+    assert all(
+        f"Hz{said.split()[-2]}" in rate for said, rate in zip(says.split(": ", 1)[1].split(", "), rates, strict=True)
+    )
+
+
 def test_two_visitors_do_not_mix(visit: Any) -> None:
     one, two = visit(), visit()
     drop(one, CLIP)
@@ -178,9 +200,10 @@ def test_a_recording_is_heard(visit: Any) -> None:
 def test_what_is_no_clip_is_a_sentence(visit: Any, tmp_path: Path) -> None:
     fake = tmp_path / "page.mp3"
     fake.write_text(f"<html>{HOSTILE}</html>")
-    long = tmp_path / "long.wav"
-    soundfile.write(long, np.zeros(31 * 16_000), 16_000)
-    for file, says in ((fake, "page.mp3"), (long, "room for 30 s")):
+    long, silent = tmp_path / "long.wav", tmp_path / "silent.wav"
+    soundfile.write(long, np.zeros(601 * 8_000), 8_000)
+    soundfile.write(silent, np.zeros(31 * 16_000), 16_000)
+    for file, says in ((fake, "page.mp3"), (long, "a page holds 600 s"), (silent, "nothing is to be heard")):
         page = visit()
         drop(page, file)
         page.locator("strong", has_text=says).wait_for()
