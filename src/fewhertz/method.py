@@ -59,7 +59,7 @@ def written(parameter: dataclasses.Field[Any], value: Any) -> str:
 
 def layer_of(site: str) -> int | None:
     """The encoder layer k of a site `"encoder.k"`; `None`: another site."""
-    return int(site.removeprefix("encoder.")) if "." in site else None
+    return int(site.removeprefix("encoder.")) if site.startswith("encoder.") else None
 
 
 def _fraction(value: Any, what: str) -> Fraction:
@@ -86,8 +86,9 @@ class Method:
             methods that have a price (`priced`).
         min: least audio tokens per second under a tolerance, in Hz.
         max: most of them.
-        site: where the method acts: `"llm"` (the LLM's input space, after the projector), `"encoder"` (before it) or
-            `"encoder.k"` (on the frames before layer k of the encoder, from 0: the layers from k on run on fewer).
+        site: where the method acts: `"llm"` (the LLM's input space, after the projector), `"encoder"` (before it),
+            `"encoder.k"` (on the frames before layer k of the encoder, from 0: the layers from k on run on fewer) or
+            `"llm.k"` (on the hidden states of audio tokens before layer k of the LLM; `"llm.0"` is `"llm"`).
         positions: positions that the LLM gives tokens (fewhertz.corrections): `"packed"`, one after the other, or
             `"time"`, the mean position of what it stands for. For the attachment: `assign` has no use for it.
         fit: whether time positions within clips are drawn together where a prompt would end beyond the positions that
@@ -148,7 +149,9 @@ class Method:
                 raise ValueError(f"rate is in audio tokens per second and above 0, got {shown(str(self.rate))}")
             object.__setattr__(self, "rate", rate)
         if _SITE.fullmatch(self.site) is None:
-            raise ValueError(f'site is "llm", "encoder" or "encoder.k" with a layer k, got {shown(self.site)}')
+            raise ValueError(f'site is "llm", "llm.k", "encoder" or "encoder.k" with a layer k, got {shown(self.site)}')
+        if self.llm_layer == 0:
+            object.__setattr__(self, "site", "llm")
         self._check_presentation()
 
     def _check_tolerance(self) -> None:
@@ -175,6 +178,16 @@ class Method:
     def layer(self) -> int | None:
         """The encoder layer that it acts before; `None`: behind the encoder."""
         return layer_of(self.site)
+
+    @property
+    def llm_layer(self) -> int | None:
+        """The layer of the LLM that it acts before; `None`: before the LLM."""
+        return int(self.site.removeprefix("llm.")) if self.site.startswith("llm.") else None
+
+    @property
+    def encoded_to(self) -> str:
+        """The site that audio is encoded to; the LLM's where nothing is merged: only so is keep=1 exact to the bit."""
+        return "llm" if self.keep == 1 or self.llm_layer is not None else self.site
 
     def _check_presentation(self) -> None:
         if self.positions not in ("packed", "time"):
@@ -426,7 +439,7 @@ class Chain(Method):
 _NOT_IN_BRACKETS = ("keep", "rate", "tolerance", "min", "max", "positions", "fit", "sizes")
 _CORRECTION = re.compile(r"(?P<name>[A-Za-z]+)\s*(?:\((?P<inner>[^()]*)\))?")
 _FIT = re.compile(r"fit(?:\s*=\s*(?P<most>\d{1,9}))?")
-_SITE = re.compile(r"llm|encoder(\.\d{1,3})?")
+_SITE = re.compile(r"(llm|encoder)(\.\d{1,3})?")
 _SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
 
 

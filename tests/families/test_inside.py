@@ -262,8 +262,8 @@ def test_trimmed_or_not_it_is_the_same(name: str, net: Any) -> None:
         ("topk(site=encoder.1)@keep=1/2", "needs the scores of the encoder's last layer"),
         ("unseg(site=encoder.1)", "its count follows the content"),
         ("pool(site=encoder.1)@keep=1/2 then ward(site=encoder.1)@keep=1/2", "no chain"),
-        ("pool(site=encoder.x)@keep=1/2", 'site is "llm", "encoder" or "encoder.k"'),
-        ("pool(site=encoder.)@keep=1/2", 'site is "llm", "encoder" or "encoder.k"'),
+        ("pool(site=encoder.x)@keep=1/2", 'site is "llm", "llm.k", "encoder" or "encoder.k"'),
+        ("pool(site=encoder.)@keep=1/2", 'site is "llm", "llm.k", "encoder" or "encoder.k"'),
         ("conv(site=encoder.1)@keep=1/2", "conv acts in the LLM's input space"),
     ],
 )
