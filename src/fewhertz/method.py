@@ -61,7 +61,7 @@ def written(parameter: dataclasses.Field[Any], value: Any) -> str:
 
 def layers_of(site: str) -> list[int]:
     """The encoder layers of a site `"encoder.k"` or `"encoder.k+l"`; none: another site."""
-    return [int(layer) for layer in site.partition(".")[2].split("+") if layer]
+    return [int(layer) for layer in site.removeprefix("encoder.").split("+")] if site.startswith("encoder.") else []
 
 
 def _fraction(value: Any, what: str) -> Fraction:
@@ -88,9 +88,10 @@ class Method:
             methods that have a price (`priced`).
         min: least audio tokens per second under a tolerance, in Hz.
         max: most of them.
-        site: where the method acts: `"llm"` (the LLM's input space, after the projector), `"encoder"` (before it) or
+        site: where the method acts: `"llm"` (the LLM's input space, after the projector), `"encoder"` (before it),
             `"encoder.k"` (on the frames before layer k of the encoder, from 0: the layers from k on run on fewer;
-            `"encoder.k+l"`: a part before each of these layers).
+            `"encoder.k+l"`: a part before each of these layers) or `"llm.k"` (on the hidden states of audio tokens
+            before layer k of the LLM; `"llm.0"` is `"llm"`).
         positions: positions that the LLM gives tokens (fewhertz.corrections): `"packed"`, one after the other, or
             `"time"`, the mean position of what it stands for. For the attachment: `assign` has no use for it.
         fit: whether time positions within clips are drawn together where a prompt would end beyond the positions that
@@ -151,9 +152,11 @@ class Method:
                 raise ValueError(f"rate is in audio tokens per second and above 0, got {shown(str(self.rate))}")
             object.__setattr__(self, "rate", rate)
         if _SITE.fullmatch(self.site) is None:
-            raise ValueError(f'site is "llm", "encoder" or "encoder.k" with a layer k, got {shown(self.site)}')
+            raise ValueError(f'site is "llm", "llm.k", "encoder" or "encoder.k" with a layer k, got {shown(self.site)}')
         if self.layers != sorted(set(self.layers)):
             raise ValueError(f"layers of a site rise, as in encoder.12+16+20, got {shown(self.site)}")
+        if self.llm_layer == 0:
+            object.__setattr__(self, "site", "llm")
         self._check_presentation()
 
     def _check_tolerance(self) -> None:
@@ -182,12 +185,16 @@ class Method:
         return layers_of(self.site)
 
     @property
-    def stop(self) -> str:
-        """The site that the encoder runs to: that of its first layer, and `"llm"` where nothing is merged.
+    def llm_layer(self) -> int | None:
+        """The layer of the LLM that it acts before; `None`: before the LLM."""
+        return int(self.site.removeprefix("llm.")) if self.site.startswith("llm.") else None
 
-        The projector then runs on whole windows: only so is keep=1 exact to the bit.
+    @property
+    def encoded_to(self) -> str:
+        """The site that audio is encoded to: its first layer inside the encoder, or the LLM's where nothing is merged
+        there. The projector then runs on whole windows: only so is keep=1 exact to the bit.
         """
-        return "llm" if self.keep == 1 else self.site.partition("+")[0]
+        return "llm" if self.keep == 1 or self.llm_layer is not None else self.site.partition("+")[0]
 
     def _check_presentation(self) -> None:
         if self.positions not in ("packed", "time"):
@@ -454,7 +461,7 @@ class Chain(Method):
 _NOT_IN_BRACKETS = ("keep", "rate", "tolerance", "min", "max", "positions", "fit", "sizes")
 _CORRECTION = re.compile(r"(?P<name>[A-Za-z]+)\s*(?:\((?P<inner>[^()]*)\))?")
 _FIT = re.compile(r"fit(?:\s*=\s*(?P<most>\d{1,9}))?")
-_SITE = re.compile(r"llm|encoder(\.\d{1,3}(\+\d{1,3})*)?")
+_SITE = re.compile(r"llm(\.\d{1,3})?|encoder(\.\d{1,3}(\+\d{1,3})*)?")
 _SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
 
 

@@ -68,6 +68,10 @@ def evaluate(
     normaliser: Annotated[
         str | None, typer.Option(help="plain, whisper-english, whisper-basic, whisper-basic-joined.")
     ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC", help="wer-formatted, flesch[=de] or similarity[=MODEL] too; repeatable."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N rows only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Samples that run together.")] = 1,
     max_new_tokens: MAX_NEW_TOKENS = 256,
@@ -90,7 +94,7 @@ def evaluate(
         if normaliser is not None:
             known_normaliser(normaliser)
         options = {"data": data, "subset": subset, "split": split, "audio": audio, "ask": prompt}
-        asked = named(task, **options, normaliser=normaliser)
+        asked = named(task, **options, normaliser=normaliser, also=tuple(also or ()))
         carried = open_checkpoint(model).method
         if keep and not method and (adapter or not carried):
             raise ValueError("--keep goes with --method: say what is to keep so much")

@@ -12,7 +12,7 @@ from typing import Any
 
 from fewhertz.errors import need
 from fewhertz.evaluation import results
-from fewhertz.evaluation.metrics import METRICS
+from fewhertz.evaluation.also import METRICS
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.files import Record
 from fewhertz.palette import DASHES, GREY, LINES, MARKERS

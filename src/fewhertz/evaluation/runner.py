@@ -279,7 +279,7 @@ def _setup(
     process: _Process,
     say: Callable[[str], None],
 ) -> _Setup:
-    asked_for = task.metrics()
+    asked_for = task.measured()
     metrics, absent = [], {}
     for metric in asked_for:
         try:

@@ -117,6 +117,8 @@ class Family:
         reach_of(method, config)
         if method.layers:
             self._check_inside(method, config)
+        elif method.llm_layer is not None:
+            self._check_inside_llm(method, method.llm_layer, config)
         elif method.site not in self.sites:
             raise ValueError(
                 f"{self.name} can be compressed at {' or '.join(self.sites)} only: "
@@ -143,6 +145,22 @@ class Family:
             why = "it needs the scores of the encoder's last layer, which has not run there"
         elif type(method).assign is Method.assign:
             why = "only a method that writes a plan does: no chain, none that is learned"
+        if why is not None:
+            raise ValueError(f"{method.name} cannot act at {method.site}: {why}")
+
+    def _check_inside_llm(self, method: Method, layer: int, config: Config) -> None:
+        text = config.get_text_config()
+        why = None
+        if layer >= text.num_hidden_layers:
+            why = f"the LLM has layers 0 to {text.num_hidden_layers - 1}"
+        elif any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or ()):
+            why = "the LLM has layers of other kinds than full attention"
+        elif not method.fixed_budget:
+            why = "its count follows the content, and a price is one for audio tokens, not for hidden states"
+        elif type(method).forward is not Method.forward:
+            why = "it is learned, for the LLM's input space"
+        elif method.fit:
+            why = "the layers before it read all positions: leave fit out"
         if why is not None:
             raise ValueError(f"{method.name} cannot act at {method.site}: {why}")
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from fewhertz.audio import AudioError
 from fewhertz.errors import need, one_line
+from fewhertz.evaluation.also import also
 from fewhertz.evaluation.metrics import METRICS, WITHOUT_SPACES, Metric
 
 TASKS: dict[str, type[Task]] = {}
@@ -73,6 +74,7 @@ class Task:
         ask: what to ask instead of the task's own prompt; `None`: that one.
         normaliser: name of what makes texts comparable (`metrics.normaliser`); `None`: the task's own.
         limit: rows of the data, its first ones; the others are not read. `None`: all.
+        also: metrics beside the task's own (`fewhertz.evaluation.also`).
     """
 
     data: str | None = None
@@ -82,6 +84,7 @@ class Task:
     ask: str | None = None
     normaliser: str | None = None
     limit: int | None = None
+    also: tuple[str, ...] = ()
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised where a change makes old results not comparable
@@ -115,6 +118,10 @@ class Task:
     def metrics(self) -> list[Metric]:
         """What outputs are measured by, the main one first."""
         raise NotImplementedError
+
+    def measured(self) -> list[Metric]:
+        """Its metrics, and those that were asked for."""
+        return [*self.metrics(), *also(self.also)]
 
     def sample(self, index: int, row: Row, base: Path | None) -> Sample:
         """Read a row.
