@@ -19,7 +19,7 @@ LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm reproduce claims training-free tolerance other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm reproduce claims training-free tolerance encoder other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -68,6 +68,7 @@ bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.methods --out results/bench/methods.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.prefill --out results/bench/prefill.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.encoder --out results/bench/encoder.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.sites --out results/bench/sites.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.tolerance --out results/bench/tolerance.json
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.corrections --out results/bench/told.json
@@ -111,6 +112,13 @@ tolerance: $(READY)
 	$(UNPACK)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
 	$(BIN)/python -m recipes.research.run tolerance --runs $(RUNS)
+	$(PACK)
+
+# the runs of docs/research/encoder.md
+encoder: $(READY)
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
+	$(BIN)/python -m recipes.research.run encoder --runs $(RUNS)
 	$(PACK)
 
 # two models of another seed and shape, trained apart from pocket, under the grid's main rows: half a day on 2 cores

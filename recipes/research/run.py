@@ -16,7 +16,7 @@ from pathlib import Path
 from fewhertz.evaluation import results
 from fewhertz.evaluation.runner import evaluate, specs
 
-from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, other_models, recovery, tolerance
+from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, encoder, other_models, recovery, tolerance
 from .grids.claims import grid
 from .grids.training_free import (
     AFFINITY,
@@ -36,6 +36,7 @@ from .silence import silenced
 from .tasks import (
     BATCH,
     DEV,
+    ENCODER,
     FRENCH,
     LISTS,
     LONGEST,
@@ -60,6 +61,7 @@ def measure(
     lists: Path,
     adapters: Sequence[Path] = (),
     model: str | Path = MODEL,
+    trim: bool = False,
 ) -> int:
     """Measure runs of a task that are missing; returns how many rows or runs went wrong."""
     from transformers.utils import logging
@@ -72,7 +74,7 @@ def measure(
     data = KINDS["manifest"](data=str(lists / f"{task.label}.jsonl"))
     done = evaluate(
         model, data, runs, out, limit=task.rows, batch_size=BATCH, max_new_tokens=LONGEST, device="cpu",
-        adapters=adapters, say=lambda text: print(text, flush=True),
+        adapters=adapters, trim=trim, say=lambda text: print(text, flush=True),
     )  # fmt: skip
     for error in done.errors:
         print(error, flush=True)
@@ -168,7 +170,15 @@ def priced(out: Path, lists: Path, task: Asked) -> int:
     return measure(task, tolerance.grid(task), out / TOLERANCE, lists / "test") if task in tolerance.LISTS else 0
 
 
-JOBS: dict[str, Job] = {"claims": claims, "recovery": adapted, "other-models": others, "tolerance": priced}
+def inside(out: Path, lists: Path, task: Asked) -> int:
+    """Before a layer of the encoder, on the first rows of a list: 6 minutes on one core."""
+    short = next((one for one in encoder.LISTS if one.label == task.label), None)
+    return 0 if short is None else measure(short, encoder.grid(), out / ENCODER, lists / "test", trim=True)
+
+
+JOBS: dict[str, Job] = {
+    "claims": claims, "recovery": adapted, "other-models": others, "tolerance": priced, "encoder": inside,
+}  # fmt: skip
 
 
 def main() -> None:
