@@ -20,7 +20,7 @@ FOURTH_LISTS := far-new-voices passages pauses strings digits german describe an
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm reproduce claims training-free tolerance fourth other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm reproduce claims training-free tolerance fourth encoder other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -69,6 +69,7 @@ bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.methods --out results/bench/methods.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.prefill --out results/bench/prefill.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.encoder --out results/bench/encoder.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.sites --out results/bench/sites.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.tolerance --out results/bench/tolerance.json
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.corrections --out results/bench/told.json
@@ -119,6 +120,13 @@ fourth: $(READY)
 	$(UNPACK)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 150 --lists $(FOURTH_LISTS) --out out/fourth
 	$(BIN)/python -m recipes.research.run fourth --runs $(RUNS)
+	$(PACK)
+
+# the runs of docs/research/encoder.md
+encoder: $(READY)
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
+	$(BIN)/python -m recipes.research.run encoder --runs $(RUNS)
 	$(PACK)
 
 # two models of another seed and shape, trained apart from pocket, under the grid's main rows: half a day on 2 cores

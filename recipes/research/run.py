@@ -16,7 +16,7 @@ from pathlib import Path
 from fewhertz.evaluation import results
 from fewhertz.evaluation.runner import evaluate, specs
 
-from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, fourth, other_models, recovery, tolerance
+from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, encoder, fourth, other_models, recovery, tolerance
 from .grids.claims import grid
 from .grids.training_free import (
     AFFINITY,
@@ -36,6 +36,7 @@ from .silence import silenced
 from .tasks import (
     BATCH,
     DEV,
+    ENCODER,
     FOURTH,
     FRENCH,
     LISTS,
@@ -62,6 +63,7 @@ def measure(
     adapters: Sequence[Path] = (),
     model: str | Path = MODEL,
     longest: int = LONGEST,
+    trim: bool = False,
 ) -> int:
     """Measure runs of a task that are missing; returns how many rows or runs went wrong. `longest`: new tokens."""
     from transformers.utils import logging
@@ -74,7 +76,7 @@ def measure(
     data = KINDS["manifest"](data=str(lists / f"{task.label}.jsonl"))
     done = evaluate(
         model, data, runs, out, limit=task.rows, batch_size=BATCH, max_new_tokens=longest, device="cpu",
-        adapters=adapters, say=lambda text: print(text, flush=True),
+        adapters=adapters, trim=trim, say=lambda text: print(text, flush=True),
     )  # fmt: skip
     for error in done.errors:
         print(error, flush=True)
@@ -178,12 +180,19 @@ def newest(out: Path, lists: Path, task: Asked) -> int:
     return measure(task, fourth.grid(), out / FOURTH, lists / "fourth", longest=longest)
 
 
+def inside(out: Path, lists: Path, task: Asked) -> int:
+    """Before a layer of the encoder, on the first rows of a list: 6 minutes on one core."""
+    short = next((one for one in encoder.LISTS if one.label == task.label), None)
+    return 0 if short is None else measure(short, encoder.grid(), out / ENCODER, lists / "test", trim=True)
+
+
 JOBS: dict[str, Job] = {
     "fourth": newest,
     "claims": claims,
     "recovery": adapted,
     "other-models": others,
     "tolerance": priced,
+    "encoder": inside,
 }
 
 

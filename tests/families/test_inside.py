@@ -17,7 +17,7 @@ import fewhertz
 import fewhertz.families
 from fewhertz.corrections import lay_out
 from fewhertz.families import whisper
-from fewhertz.families.base import FAMILIES
+from fewhertz.families.base import FAMILIES, Family
 from fewhertz.once import encode_once
 from fewhertz.plan import Plan
 from fewhertz.steps import Steps
@@ -404,19 +404,33 @@ def test_another_kernel_is_refused(name: str) -> None:
         whisper.through(tower, slice(1, None), [torch.zeros(1, 16)], [torch.ones(1, dtype=torch.long)])
 
 
-@pytest.mark.parametrize("spec", [HALF, SCHEDULE, "pool(site=encoder.0)@8Hz"])
-def test_vllm_refuses_by_name(name: str, net: Any, spec: str) -> None:
+@pytest.mark.parametrize(
+    ("spec", "own", "words"),
+    [
+        (HALF, False, r"cannot be served at site=encoder\.1: vLLM "),
+        (SCHEDULE, False, r"cannot be served at site=encoder\.0\+1: vLLM "),
+        (PRICED, True, "cannot be served: it is of variable length"),
+        ("pool(site=encoder)@8Hz", True, "cannot be served at site=encoder: vLLM "),
+    ],
+)
+def test_vllm_serves_a_count_where_the_tower_is_transformers_own(
+    name: str, net: Any, spec: str, own: bool, words: str
+) -> None:
     from fewhertz.vllm.choice import Choice
 
     config = copy.deepcopy(net.config)
     config.audio_compression = {"method": spec}
-    with pytest.raises(ValueError, match=r"cannot be served at site=encoder\.\d.*: vLLM "):
-        Choice(FAMILY[name], config, scores=True)
+    with pytest.raises(ValueError, match=words):
+        Choice(FAMILY[name], config, scores=own)
+    for served in (HALF, SCHEDULE):
+        config.audio_compression = {"method": served}
+        assert Choice(FAMILY[name], config, scores=True).default == fewhertz.parse(served)
 
 
 def test_every_other_family_says_why() -> None:
     assert set(INSIDE) == {"qwen2-audio", "audio-flamingo-3", "music-flamingo"}
-    assert all("attend" in str(FAMILY[name].not_inside) or name == "omni-asr" for name in set(TINY) - set(INSIDE))
+    said = {FAMILY[name].not_inside for name in set(TINY) - set(INSIDE)}
+    assert Family.not_inside not in said and all(len(str(why)) > 50 for why in said)
 
 
 @pytest.mark.parametrize("family", [name for name in TINY if name not in INSIDE])

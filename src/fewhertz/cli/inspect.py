@@ -487,7 +487,7 @@ def show(
         plan = draw(net, processor, file, picture)
     except (OSError, ValueError) as error:
         raise BadUsage(complaint(file, one_line(error)).removeprefix("fewhertz: ")) from error
-    say(f"{plan.n} → {plan.m} audio tokens")
+    say(f"{plan.n // plan.per} → {plan.m} audio tokens")
     print(picture)
 
 

@@ -91,7 +91,7 @@ class Family:
     # be trimmed. "heard": attends to it, so it cannot. "left out": computes valid frames alone.
     padding: ClassVar[Literal["masked", "heard", "left out"]] = "heard"
     # why there is no site "encoder.k"; None: there is
-    not_inside: ClassVar[str | None] = "its encoder does not mask its padding, or attends within blocks of frames"
+    not_inside: ClassVar[str | None] = "its encoder is not known to run on merged frames"
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
