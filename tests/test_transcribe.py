@@ -402,6 +402,18 @@ def test_other_questions_are_asked_of_the_whole(loaded: tuple[Any, Any], tmp_pat
     assert windows_[1].segment is not None and "cut" in windows_[1].segment.flags
 
 
+def test_a_recording_in_one_prompt(loaded: tuple[Any, Any], talk: Path) -> None:
+    """Its windows as clips, as docs/long.md has it."""
+    model, processor = loaded
+    clips = [window.wave for window in windows(talk, 4.0) if window.wave is not None]
+    inputs = run.request(processor, [clips], "Transcribe the speech.")
+    width = inputs["input_ids"].shape[1]
+    with fewhertz.compress(model, f"ward@keep=1/2+time(fit={width - 100})+sizes") as handle:
+        out = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert len(clips) > 4 and len(handle.last.after) == len(clips)
+    assert out.shape[1] > width and handle.last.after == [(n + 1) // 2 for n in handle.last.before]
+
+
 def without_times(line: str) -> dict[str, Any]:
     return {key: value for key, value in json.loads(line).items() if not key.endswith("_s")}
 
