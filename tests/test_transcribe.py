@@ -141,6 +141,14 @@ def test_where_nothing_is_quiet_windows_overlap_or_are_cut() -> None:
     assert np.array_equal(np.concatenate([window.wave for window in cut]), wave)
 
 
+def test_a_quiet_place_further_back_spares_an_overlap() -> None:
+    wave = np.random.default_rng(0).normal(0, 0.1, 20 * RATE).astype(np.float32)
+    wave[int(2.6 * RATE) : int(2.8 * RATE)] = 0
+    first, second, *_ = windows(wave, 6.0, RATE, source_rate=RATE)
+    assert first.end == pytest.approx(2.6, abs=0.03) and second.start == pytest.approx(2.8, abs=0.03)
+    assert not second.blind and not second.shared
+
+
 def test_halves_meet_in_the_quiet() -> None:
     wave = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
     wave[int(1.4 * RATE) : int(1.6 * RATE)] = 0

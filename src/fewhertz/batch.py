@@ -7,7 +7,7 @@
 Audio is read on all nodes, by the paths that the manifest gives; answers are written where the command runs.
 
 Transcripts are made as `fewhertz run` makes them (fewhertz.transcription): what is longer than a window goes through an
-engine window by window, a few batches of windows in memory at a time, and the journal keeps each.
+engine window by window, a batch of windows in memory at a time, and the journal keeps each.
 """
 
 from __future__ import annotations
@@ -409,6 +409,7 @@ class Answers:
             batch_size=self.how.batch_size,
             max_new_tokens=self.how.max_new_tokens,
             kept=sent,
+            ahead=1,  # vLLM pads nothing
         )
         ahead, segments = iter(rows), list[Segment]()
         for piece in stream:

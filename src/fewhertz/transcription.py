@@ -304,6 +304,7 @@ def answered(
     max_new_tokens: int | None = None,
     kept: Kept | None = None,
     share: Share | None = None,
+    ahead: int = AHEAD,
 ) -> Iterator[Piece]:
     """`pieces`, whatever answers.
 
@@ -318,9 +319,11 @@ def answered(
         max_new_tokens: likewise.
         kept: likewise.
         share: how a budget of a whole file is shared among its windows; `None`: each has its own.
+        ahead: batches of windows that are sorted by length before they run.
     """
     items = _items(files, family, rate, seconds, transcript, share)
-    return _joined(_Runner(ask, rate, transcript, batch_size, max_new_tokens, kept, share is not None).run(items))
+    runner = _Runner(ask, rate, transcript, batch_size, max_new_tokens, kept, share is not None, ahead)
+    return _joined(runner.run(items))
 
 
 @dataclass(frozen=True)
@@ -383,10 +386,11 @@ class _Runner:
     max_new_tokens: int | None
     kept: Kept | None
     shares: bool  # whether windows that run together share a budget, so that they have to be the same ones again
+    ahead: int
 
     def run(self, items: Iterator[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
         pool: list[_Item] = []
-        sounds, most = 0, self.batch_size * (AHEAD if self.batch_size > 1 else 1)
+        sounds, most = 0, self.batch_size * (self.ahead if self.batch_size > 1 else 1)
         for item in items:
             pool.append(item)
             sounds += item.wave is not None
