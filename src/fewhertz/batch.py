@@ -409,6 +409,7 @@ class Answers:
             batch_size=self.how.batch_size,
             max_new_tokens=self.how.max_new_tokens,
             kept=sent,
+            ahead=1,  # vLLM pads nothing
         )
         ahead, segments = iter(rows), list[Segment]()
         for piece in stream:

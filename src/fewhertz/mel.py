@@ -37,16 +37,15 @@ def mel_tokens(
     return torch.cat(parts) if parts else features.new_zeros(0, features.shape[1])
 
 
-def log_mel(wave: Float[np.ndarray, " samples"], rate: int, n: int) -> Float[Tensor, "n bins"]:
-    """Whisper's log-mel of audio, the mean of each of `n` stretches of equal length; of any model's audio.
+def log_mel(wave: Float[np.ndarray, " samples"], rate: int) -> Float[np.ndarray, "80 frames"]:
+    """Whisper's log-mel spectrogram, 100 frames a second, whatever model reads the audio.
 
     Args:
         wave: mono audio, at least 0.1 s.
         rate: samples per second, in Hz.
-        n: stretches, one or more.
     """
-    features = _extractor(rate)(wave, sampling_rate=rate, padding=False, truncation=False, return_tensors="np")
-    return adaptive_avg_pool1d(torch.from_numpy(np.asarray(features["input_features"][0]))[None].float(), n)[0].T
+    out = _extractor(rate)(wave, sampling_rate=rate, padding="longest", truncation=False, return_tensors="np")
+    return out["input_features"][0]
 
 
 @cache

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 import torch
+from torch.nn.functional import adaptive_avg_pool1d
 
 from fewhertz.mel import log_mel
 from fewhertz.method import Method
@@ -45,7 +46,8 @@ def shared_out(
         counts.append(n)
         if window.wave is not None:
             # not about its mean, as count=mel has it: beside other windows, hiss is to stay dull
-            prices.append(method.prices(log_mel(window.wave, rate, n)))
+            mel = torch.from_numpy(log_mel(window.wave, rate)).float()
+            prices.append(method.prices(adaptive_avg_pool1d(mel[None], n)[0].T))
     if not any(counts):
         return counts
     total = method.num_tokens(sum(counts)) if hertz is None else round(hertz * Fraction(seconds))

@@ -32,6 +32,7 @@ LONGEST = 256  # new tokens, and for transcripts of long windows
 TOKENS_A_SECOND = 12
 CHARACTERS_A_SECOND, CHARACTERS = 35, 20  # more than that is no speech, whatever the length
 WORDS, REPEATED = 12, 0.5  # a text of so many words goes round in circles where so many of its trigrams are not new
+AHEAD = 4  # batches of windows that are sorted by length: the encoder pads less, and answers end together
 SHARED_WORDS_A_SECOND, SHARED_WORDS = 6, 2  # at most in what two windows share
 # scripts without spaces are joined by their characters
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
@@ -151,7 +152,7 @@ def transcribe(
 ) -> Iterator[Segment]:
     """Transcribe a recording of any length, segment by segment as they are done.
 
-    A batch of windows is in memory at a time, whatever the length.
+    Four batches of windows are in memory at a time, whatever the length; those of like length run together.
 
     Args:
         model: an audio language model of a known family, with or without a method.
@@ -303,6 +304,7 @@ def answered(
     max_new_tokens: int | None = None,
     kept: Kept | None = None,
     share: Share | None = None,
+    ahead: int = AHEAD,
 ) -> Iterator[Piece]:
     """`pieces`, whatever answers.
 
@@ -317,9 +319,11 @@ def answered(
         max_new_tokens: likewise.
         kept: likewise.
         share: how a budget of a whole file is shared among its windows; `None`: each has its own.
+        ahead: batches of windows that are sorted by length before they run.
     """
     items = _items(files, family, rate, seconds, transcript, share)
-    return _joined(_Runner(ask, rate, transcript, batch_size, max_new_tokens, kept, share is not None).run(items))
+    runner = _Runner(ask, rate, transcript, batch_size, max_new_tokens, kept, share is not None, ahead)
+    return _joined(runner.run(items))
 
 
 @dataclass(frozen=True)
@@ -333,6 +337,10 @@ class _Item:
     seconds: float
     error: str | None = None
     tokens: int | None = None  # that it keeps of a shared budget
+
+    @property
+    def wave(self) -> Wave | None:
+        return None if self.window is None else self.window.wave
 
 
 def _items(
@@ -378,45 +386,47 @@ class _Runner:
     max_new_tokens: int | None
     kept: Kept | None
     shares: bool  # whether windows that run together share a budget, so that they have to be the same ones again
+    ahead: int
 
     def run(self, items: Iterator[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
-        batch: list[_Item] = []
-        waiting = 0
+        pool: list[_Item] = []
+        sounds, most = 0, self.batch_size * (self.ahead if self.batch_size > 1 else 1)
         for item in items:
-            batch.append(item)
-            waiting += self._to_run(item)
-            if waiting == self.batch_size or not waiting or (self.shares and item.window is None):
-                yield from self._batch(batch)
-                batch, waiting = [], 0
-        yield from self._batch(batch)
+            pool.append(item)
+            sounds += item.wave is not None
+            if sounds == most or not sounds or (self.shares and item.window is None):
+                yield from self._pool(pool)
+                pool, sounds = [], 0
+        yield from self._pool(pool)
 
-    def _to_run(self, item: _Item) -> bool:
-        if item.window is None or item.window.wave is None:
-            return False
-        return self.kept is None or (item.index, item.number) not in self.kept.done
-
-    def _batch(self, batch: list[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
-        asked = [one for one in batch if self._to_run(one)]
-        found = self._segments(asked)
-        if self.kept is not None and asked:
-            done = zip(asked, found, strict=True)
-            self.kept.add([(one.index, one.number, made) for one, made in done if not isinstance(made, str)])
-        made = iter(found)
-        for item in batch:
-            window = item.window
+    def _pool(self, pool: list[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
+        """Run windows in batches of like length; what is done has its place there, so that the others are as before."""
+        made: dict[tuple[int, int], list[Segment] | str] = {}
+        heard = sorted((one for one in pool if one.wave is not None), key=_samples)
+        for start in range(0, len(heard), self.batch_size):
+            batch = [one for one in heard[start : start + self.batch_size] if not self._done(one)]
+            found = dict(zip([(one.index, one.number) for one in batch], self._segments(batch), strict=True))
+            if self.kept is not None and batch:
+                self.kept.add([(*place, new) for place, new in found.items() if not isinstance(new, str)])
+            made |= found
+        for item in pool:
+            window, place = item.window, (item.index, item.number)
             if window is None:
                 yield item, item.error or []
             elif window.wave is None:
                 yield item, [Segment(window.start, window.end, "", flags=("silence",))]
-            elif not self._to_run(item):
-                assert self.kept is not None
-                yield item, self.kept.find(item.index, item.number) or []
+            elif place in made:
+                yield item, made[place]
             else:
-                yield item, next(made)
+                assert self.kept is not None
+                yield item, self.kept.find(*place) or []
+
+    def _done(self, item: _Item) -> bool:
+        return self.kept is not None and (item.index, item.number) in self.kept.done
 
     def _segments(self, batch: list[_Item]) -> list[list[Segment] | str]:
         found: list[list[Segment] | str] = []
-        waves = [item.window.wave for item in batch if item.window is not None and item.window.wave is not None]
+        waves = [item.wave for item in batch if item.wave is not None]
         for item, wave, reply in zip(batch, waves, self._ask(waves, [one.tokens for one in batch]), strict=True):
             window = item.window
             assert window is not None
@@ -471,6 +481,10 @@ class _Runner:
             return []
         longest = self._longest(max(map(len, waves)) / self.rate)
         return self.ask(waves, longest, [one or 0 for one in tokens] if self.shares else None)
+
+
+def _samples(item: _Item) -> int:
+    return 0 if item.wave is None else len(item.wave)
 
 
 def _of(reply: Reply, start: float, end: float, flags: list[str]) -> Segment:

@@ -142,6 +142,10 @@ def run(
             for piece in stream:
                 writer.write(piece)
                 advance(piece)
+        except KeyboardInterrupt:
+            if kept is not None and not writer.pieces:  # windows may be done and none be written yet
+                say("fewhertz: broken off: --resume goes on with it")
+            raise
         except OSError:  # the output is full: no more of it
             writer.pieces.clear()
             raise

@@ -51,7 +51,7 @@ def record(
     Raises:
         ValueError: for more than `MAX_SECONDS` of audio.
     """
-    from fewhertz.show import log_mel
+    from fewhertz.mel import log_mel
 
     seconds = len(wave) / sample_rate
     check_length(seconds)
