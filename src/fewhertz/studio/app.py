@@ -24,7 +24,7 @@ from fewhertz.files import Record
 from fewhertz.method import METHODS, NONE, RECOMMENDED, parse
 from fewhertz.run import PROMPTS, Wave, sample_rate
 from fewhertz.studio import page
-from fewhertz.studio.recording import MAX_SECONDS, cut, timeline
+from fewhertz.studio.recording import MAX_SECONDS, at_once, cut, timeline
 from fewhertz.windows import Window
 
 MAX_BYTES = 50 * 2**20  # of an upload
@@ -160,7 +160,7 @@ class Studio:
         self.family = family_of(self.model)
         self.rate = sample_rate(self.processor)
         self.token_rate = float(self.family.rate(self.model.config))
-        self.at_once = min(self.family.max_seconds or page.MAX_SECONDS, page.MAX_SECONDS)
+        self.at_once = at_once(self.family)
         self._lock = threading.Lock()  # the model is one, and methods are attached to it
 
     def banner(self) -> str:
