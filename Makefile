@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +20,7 @@ FOURTH_LISTS := far-new-voices passages pauses strings digits german describe an
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm reproduce claims training-free tolerance fourth encoder other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free tolerance fourth encoder other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -83,6 +83,10 @@ bench-vllm: $(READY) $(VLLM_READY)
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving words --out $(RESULTS)/bench/serving-words.json
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving load --out $(RESULTS)/bench/serving-load.json
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving batch --out $(RESULTS)/bench/serving-batch.json
+
+# how soon the studio draws, in a real browser: two minutes on 2 cores; needs the Chromium of test-studio
+bench-studio: $(STUDIO_READY)
+	HF_HUB_OFFLINE=1 $(STUDIO)/bin/python -m bench.studio --out $(RESULTS)/bench/studio.json
 
 # docs/research/claims.md, training-free.md and their pictures, from the packed results
 reproduce: $(READY)

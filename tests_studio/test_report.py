@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 from test_cli import fewhertz_
+from test_compare import HOSTILE
 
 from fewhertz import audio
 from fewhertz.evaluation import results
@@ -83,6 +84,26 @@ def test_samples_are_seen_and_heard(
     assert found.violations_count == 0, found.generate_report()
     if folder := request.config.getoption("--pictures"):
         page.screenshot(path=folder / f"report-{width}-{scheme}.png", full_page=True)
+
+
+def test_no_text_of_a_manifest_runs(visit: Visit, tmp_path: Path) -> None:
+    row = json.loads((SAMPLES / "samples.jsonl").read_text().splitlines()[4])
+    name = "<img src=x onerror=pwned=1>.flac"
+    (tmp_path / name).write_bytes((SAMPLES / row["audio"]).read_bytes())
+    manifest, out = tmp_path / "hostile.jsonl", tmp_path / "report.html"
+    manifest.write_text(json.dumps({"audio": name, "id": HOSTILE, "text": f"{row['text']} {HOSTILE}"}))
+    for command in (
+        ["eval", "pocket", "--task", manifest, "-m", "pool@keep=1/2", "--out", tmp_path / "results"],
+        ["report", tmp_path / "results", "--listen", "pocket", "--task", manifest, "--out", out],
+    ):
+        done = fewhertz_(*command, "--device", "cpu")
+        assert done.exit_code == 0, done.output
+    page = visit(out)
+    page.locator("details:has(.clip) summary").click()
+    page.get_by_role("heading", name=name, exact=True).wait_for()
+    assert HOSTILE.split("\u2028")[0] in page.locator(".clip .about").text_content()
+    said = page.evaluate("[window.pwned ?? 0, document.images.length, document.querySelectorAll('script').length]")
+    assert said == [0, 0, 3]  # data of samples and of the clip, and the page's own
 
 
 def test_what_was_measured_otherwise_is_not_shown(measured: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from fewhertz.files import Record
 from fewhertz.method import METHODS, NONE, RECOMMENDED, parse
 from fewhertz.run import PROMPTS, Wave, sample_rate
 from fewhertz.studio import page
-from fewhertz.studio.recording import MAX_SECONDS, cut, timeline
+from fewhertz.studio.recording import MAX_SECONDS, at_once, cut, timeline
 from fewhertz.windows import Window
 
 MAX_BYTES = 50 * 2**20  # of an upload
@@ -160,7 +160,7 @@ class Studio:
         self.family = family_of(self.model)
         self.rate = sample_rate(self.processor)
         self.token_rate = float(self.family.rate(self.model.config))
-        self.at_once = min(self.family.max_seconds or page.MAX_SECONDS, page.MAX_SECONDS)
+        self.at_once = at_once(self.family)
         self._lock = threading.Lock()  # the model is one, and methods are attached to it
 
     def banner(self) -> str:
@@ -226,7 +226,10 @@ class Studio:
 
     def page(self, visit: Visit) -> str:
         """The page of a visit as it is now."""
-        clip = page.record(
+        return page.page(self._record(visit))
+
+    def _record(self, visit: Visit) -> Record:
+        return page.record(
             visit.name,
             visit.wave,
             self.rate,
@@ -238,7 +241,6 @@ class Studio:
             start=visit.shown.window.offset,
             timeline=visit.timeline,
         )
-        return page.page(clip)
 
     def draw(self, visit: Visit, specs: list[str]) -> None:
         """Lanes without answers, but for those that are there already.
@@ -312,13 +314,17 @@ class Studio:
             lines += [f"# fewhertz serve {self.name} --method {spec}"]
         return "\n".join(lines)
 
-    def save(self, visit: Visit) -> str:
-        """The page by itself, in a file that is there as long as the visit."""
-        folder = tempfile.mkdtemp()
+    def save(self, visit: Visit) -> tuple[str, str]:
+        """The page by itself, and its lanes as JSON, in files that are there as long as the visit."""
+        folder = Path(tempfile.mkdtemp())
         weakref.finalize(visit, shutil.rmtree, folder, ignore_errors=True)
-        out = Path(folder) / "tokens.html"
-        out.write_bytes(self.page(visit).encode())
-        return str(out)
+        record = self._record(visit)
+        alone = record | {"timeline": None}  # it holds this window, not the others
+        (folder / "tokens.html").write_bytes(page.page(alone).encode())
+        told = {key: value for key, value in record.items() if key not in ("wav", "mel", "bands")}
+        text = json.dumps(told, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        (folder / "tokens.json").write_bytes(text)
+        return str(folder / "tokens.html"), str(folder / "tokens.json")
 
 
 def build(studio: Studio) -> Any:
@@ -393,7 +399,7 @@ def build(studio: Studio) -> Any:
     def save(visit: Visit | None) -> Any:
         if visit is None:
             raise gr.Error("There is no clip yet.")
-        return gr.DownloadButton(value=studio.save(visit), visible=True)
+        return [gr.DownloadButton(value=file, visible=True) for file in studio.save(visit)]
 
     with gr.Blocks(title="fewhertz studio", analytics_enabled=False, delete_cache=(300, KEPT_SECONDS)) as app:
         gr.Markdown(f"# fewhertz studio\n{studio.banner()}")
@@ -428,7 +434,7 @@ def build(studio: Studio) -> Any:
         )
         with gr.Row():
             keep_page = gr.Button("Make a page to keep")
-            download = gr.DownloadButton("Download tokens.html", visible=False)
+            downloads = [gr.DownloadButton(f"Download tokens.{kind}", visible=False) for kind in ("html", "json")]
 
         sliders = [keep, hertz, tolerance]
         budget, shown = [methods, unit, *sliders], [visit, frame, said, costs, code]
@@ -464,7 +470,7 @@ def build(studio: Studio) -> Any:
             event.then(
                 answers, visit, [frame, said], show_progress="hidden", concurrency_limit=4, trigger_mode="multiple"
             )
-        keep_page.click(save, visit, download, concurrency_limit=4)
+        keep_page.click(save, visit, downloads, concurrency_limit=4)
     return app
 
 

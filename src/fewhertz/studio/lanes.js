@@ -451,7 +451,7 @@ const start = (root, clip, part, pick) => {
     stop();
     move(wanted, true);
   });
-  root.addEventListener("keydown", (event) => { if (event.key === "Escape") stop(); });
+  root.onkeydown = (event) => { if (event.key === "Escape") stop(); };
 
   const times = wide.querySelector(".times");
   let fitted = false;

@@ -9,6 +9,7 @@ from typing import Any
 from fewhertz import audio
 from fewhertz.compare import Lane, compare
 from fewhertz.families import family_of
+from fewhertz.families.base import Family
 from fewhertz.files import Record
 from fewhertz.run import PROMPTS, read_whole, sample_rate
 from fewhertz.studio import page
@@ -17,6 +18,11 @@ from fewhertz.windows import Window, windows
 from fewhertz.words import word_errors
 
 MAX_SECONDS = 600.0  # of a recording in a page: 27 MB of it
+
+
+def at_once(family: Family) -> float:
+    """Seconds that a family hears, and a page shows, as one clip."""
+    return min(family.max_seconds or page.MAX_SECONDS, page.MAX_SECONDS)
 
 
 def cut(model: Any, processor: Any, file: str | Path, prompt: str | None) -> list[Window]:
@@ -32,13 +38,12 @@ def cut(model: Any, processor: Any, file: str | Path, prompt: str | None) -> lis
         ValueError: where it cannot be read, or is longer than a page holds.
     """
     rate, family, seconds = sample_rate(processor), family_of(model), audio.duration(file)
-    if seconds <= (family.max_seconds or page.MAX_SECONDS):
-        page.check_length(seconds)
+    if seconds <= at_once(family):
         wave = read_whole(file, rate, family)
         return [Window(0.0, len(wave) / rate, wave, 0.0, len(wave) / rate)]
     page.check_length(seconds, MAX_SECONDS)
-    longest = longest_window(model, None, "auto") or page.MAX_SECONDS
-    return list(windows(file, min(longest, page.MAX_SECONDS), rate, overlap=prompt is None))
+    longest = min(longest_window(model, None, "auto") or page.MAX_SECONDS, page.MAX_SECONDS)
+    return list(windows(file, longest, rate, overlap=prompt is None))
 
 
 def timeline(

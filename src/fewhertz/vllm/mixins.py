@@ -406,7 +406,7 @@ class WhisperTower:
                 clips.append(ClipSpan(row, 0, sum(lengths), first, first + len(lengths)))
                 first = end
             model: Any = self
-            call = Call(model, self.family, method, None, {}, mask, method.stop, scores=False, trim=True)
+            call = Call(model, self.family, method, None, {}, mask, method.encoded_to, scores=False, trim=True)
             out |= zip(members, zip(*compress(call, windows, clips), strict=True), strict=True)
         return out
 
