@@ -19,7 +19,7 @@ LISTS := strings synthetic german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm reproduce claims training-free tolerance other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm reproduce claims training-free tolerance depth other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -111,6 +111,14 @@ tolerance: $(READY)
 	$(UNPACK)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
 	$(BIN)/python -m recipes.research.run tolerance --runs $(RUNS)
+	$(PACK)
+
+# the runs of docs/research/depth.md: a quarter of an hour on a core
+depth: $(READY)
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 200 --lists synthetic --out out/test
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 600 --lists voice --out out/test
+	$(BIN)/python -m recipes.research.run depth --runs $(RUNS) --tasks voice-test synthetic-test
 	$(PACK)
 
 # two models of another seed and shape, trained apart from pocket, under the grid's main rows: half a day on 2 cores
