@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · reproduce · claims · training-free · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · reproduce · claims · training-free · tolerance · depth · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -34,7 +34,7 @@ test-versions: $(READY)
 	  [ -e $$folder/.ready ] || { $(BIN)/python -m pip install -q --target $$folder transformers==$$version && touch $$folder/.ready; } || exit 1; \
 	  echo "transformers $$version"; \
 	  PYTHONPATH=$$folder $(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal \
-	    tests/test_corrections.py tests/test_attach.py tests/families/test_families.py tests/families/test_trim.py tests/families/test_inside.py || exit 1; \
+	    tests/test_corrections.py tests/test_attach.py tests/families/test_families.py tests/families/test_trim.py tests/families/test_inside.py tests/families/test_inside_llm.py || exit 1; \
 	done
 
 # the plugin under vLLM, which wants an older transformers than our newest: in .venv-vllm
