@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · tolerance · fourth · encoder · depth · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +20,7 @@ FOURTH_LISTS := far-new-voices passages pauses strings digits german describe an
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free tolerance fourth encoder other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free tolerance fourth encoder depth other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -35,7 +35,7 @@ test-versions: $(READY)
 	  [ -e $$folder/.ready ] || { $(BIN)/python -m pip install -q --target $$folder transformers==$$version && touch $$folder/.ready; } || exit 1; \
 	  echo "transformers $$version"; \
 	  PYTHONPATH=$$folder $(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal \
-	    tests/test_corrections.py tests/test_attach.py tests/families/test_families.py tests/families/test_trim.py tests/families/test_inside.py || exit 1; \
+	    tests/test_corrections.py tests/test_attach.py tests/families/test_families.py tests/families/test_trim.py tests/families/test_inside.py tests/families/test_inside_llm.py || exit 1; \
 	done
 
 # the plugin under vLLM, which wants an older transformers than our newest: in .venv-vllm
@@ -131,6 +131,14 @@ encoder: $(READY)
 	$(UNPACK)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
 	$(BIN)/python -m recipes.research.run encoder --runs $(RUNS)
+	$(PACK)
+
+# the runs of docs/research/depth.md: a quarter of an hour on a core
+depth: $(READY)
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 200 --lists synthetic --out out/test
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 600 --lists voice --out out/test
+	$(BIN)/python -m recipes.research.run depth --runs $(RUNS) --tasks voice-test synthetic-test
 	$(PACK)
 
 # two models of another seed and shape, trained apart from pocket, under the grid's main rows: half a day on 2 cores

@@ -16,7 +16,7 @@ from pathlib import Path
 from fewhertz.evaluation import results
 from fewhertz.evaluation.runner import evaluate, specs
 
-from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, encoder, fourth, other_models, recovery, tolerance
+from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, depth, encoder, fourth, lora, other_models, recovery, tolerance
 from .grids.claims import grid
 from .grids.training_free import (
     AFFINITY,
@@ -35,22 +35,25 @@ from .grids.training_free import (
 from .silence import silenced
 from .tasks import (
     BATCH,
+    DEPTH,
     DEV,
     ENCODER,
     FOURTH,
     FRENCH,
     LISTS,
     LONGEST,
+    LORA,
     MODEL,
     ON_DEV,
     OTHER_MODELS,
     RECOVERY,
     RUNS,
+    SPEECH,
     TASKS,
     TOLERANCE,
     Asked,
 )
-from .train import ADAPTERS
+from .train import ADAPTERS, OF_THE_GRID
 
 Job = Callable[[Path, Path, Asked], int]  # folder of run files, of lists, a task: how many rows or runs went wrong
 
@@ -186,6 +189,18 @@ def inside(out: Path, lists: Path, task: Asked) -> int:
     return 0 if short is None else measure(short, encoder.grid(), out / ENCODER, lists / "test", trim=True)
 
 
+def deep(out: Path, lists: Path, task: Asked) -> int:
+    """What is not words, and inside the LLM."""
+    there = task in (depth.VOICES, depth.SENTENCES)
+    return measure(task, depth.grid(task), out / DEPTH, lists / "test") if there else 0
+
+
+def low_rank(out: Path, lists: Path, task: Asked) -> int:
+    """The LoRA grid, of adapters that are there."""
+    there = [OF_THE_GRID / trial.name for trial in lora.TRIALS if (out / LORA / f"{trial.name}.json").exists()]
+    return measure(task, [], out / LORA, lists / "test", there) if there and task in SPEECH else 0
+
+
 JOBS: dict[str, Job] = {
     "fourth": newest,
     "claims": claims,
@@ -193,6 +208,8 @@ JOBS: dict[str, Job] = {
     "other-models": others,
     "tolerance": priced,
     "encoder": inside,
+    "depth": deep,
+    "lora": low_rank,
 }
 
 
@@ -204,7 +221,7 @@ def main() -> None:
     parser.add_argument(
         "--parts", nargs="*", choices=PARTS, default=list(PARTS), help="of training-free; all by default"
     )
-    several = {task.label: task for task in (*TASKS, FRENCH, tolerance.SILENCE)}
+    several = {task.label: task for task in (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)}
     of_fourth = {task.label: task for task in fourth.LISTS}
     parser.add_argument(
         "--tasks", nargs="*", choices={**several, **of_fourth}, help="of all; dev lists by their test's name"

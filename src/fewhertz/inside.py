@@ -117,23 +117,23 @@ class Inside:
         if not past:
             hidden = self._compressed(hidden, cache)
         (batch, count), width = hidden.shape[:2], self.layout.mask.shape[1]
-        if past:
-            positions = self.layout.following(batch, past, count)
-        else:
-            assert self.layout.positions is not None
-            positions = self.layout.positions.repeat_interleave(batch // len(self.layout.mask), dim=-2)
         copies = batch // len(self.layout.mask)
-        real = pad(self.layout.mask.bool(), (0, past + count - width), value=True).repeat_interleave(copies, 0)
+        positions = self.layout.following(batch, past, count) if past else self.layout.positions
+        assert positions is not None
+        positions = positions if past else positions.repeat_interleave(copies, dim=-2)
+        there = hidden.device  # of layer k, where a model is spread over several
+        real = pad(self.layout.mask.bool().to(there), (0, past + count - width), value=True)
+        real = real.repeat_interleave(copies, 0)
         sizes = self.layout.log_sizes
         mask = None
         plain = sizes is None and bool(real.all()) and (count == 1 or not past)
         if not plain or decoder.config._attn_implementation != "sdpa":  # which is causal where it has no mask
-            columns = torch.arange(past + count, device=hidden.device)
+            columns = torch.arange(past + count, device=there)
             allowed = real[:, None, None] & (columns <= past + columns[:count, None])
             much = hidden.new_zeros(1) if sizes is None else pad(sizes, (0, past + count - width))
             much = much if sizes is None else much.repeat_interleave(copies, 0)[:, None, None]
             mask = torch.where(allowed, much.to(hidden), HIDDEN).to(hidden.dtype)
-        angles = decoder.rotary_emb(hidden, position_ids=positions)
+        angles = decoder.rotary_emb(hidden, position_ids=positions.to(there))
         shared |= {"attention_mask": mask, "position_embeddings": angles, "position_ids": None}
         return hidden
 
@@ -147,7 +147,8 @@ class Inside:
         first = hidden[::copies]
         method, clips = self.call.method, self.clips
         heard = torch.cat([first[clip.row, clip.start : clip.start + clip.n] for clip in clips])
-        windows = replace(self.windows, tokens=heard)
+        scores = None if self.windows.scores is None else self.windows.scores.to(hidden.device)
+        windows = replace(self.windows, tokens=heard, scores=scores)
         tokens, plans = self.steps.compress(replace(self.call, site="llm"), windows, clips)
         self.plans[:] = plans
         out = first.clone()
@@ -156,6 +157,6 @@ class Inside:
         trim = self._trim
         layout = self.steps.lay_out(method, self._positions, clips, plans, trim, self._mask, self._reach)
         self.layout = layout if layout.positions is not None else replace(layout, positions=self._packed)
-        out = out.gather(1, trim.source[..., None].expand(-1, -1, out.shape[-1]))
+        out = out.gather(1, trim.source.to(out.device)[..., None].expand(-1, -1, out.shape[-1]))
         del self.call, self.windows  # what is kept with a cache needs them no more
         return out.repeat_interleave(copies, 0)

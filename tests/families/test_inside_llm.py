@@ -9,6 +9,8 @@ import torch
 from tiny import TINY, cache_of, labels_of, prompts, with_cache
 
 import fewhertz
+from fewhertz.checkpoint import load_processor, open_checkpoint
+from fewhertz.cost import cost, kv_bytes, prefill_flops
 from fewhertz.plan import Plan
 
 THIRD = "ward(site=llm.1)@keep=1/3+time+sizes"
@@ -147,6 +149,27 @@ def test_equal_tokens_merged_with_corrections_are_all_of_them() -> None:
     hook.remove()
     torch.testing.assert_close(sized, stock, atol=1e-4, rtol=1e-4)
     assert (plain - stock).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_cost_is_counted_layer_by_layer(name: str, net: Any) -> None:
+    batch, text = prompts(name, [[300]]), net.config.get_text_config()
+    with fewhertz.compress(net, THIRD) as handle:
+        out = net(**batch, use_cache=True)
+    long = batch["input_ids"].shape[1]
+    short = long - handle.last.before[0] + handle.last.after[0]
+    held = [t for layer in cache_of(out).layers for t in (layer.keys, layer.values)]
+    assert sum(t.numel() * t.itemsize for t in held) == kv_bytes(text, long, torch.float32, short, 1)
+    whole, none = prefill_flops(text, long), prefill_flops(text, short)
+    assert 2 * prefill_flops(text, long, short, 1) == whole + none  # one layer of two
+
+
+def test_inspect_counts_positions_and_context_of_all_tokens() -> None:
+    checkpoint = open_checkpoint("pocket", weights=False)
+    method = checkpoint.fit("ward(site=llm.2)@keep=1/2")
+    one = cost(checkpoint, load_processor(checkpoint), method, 4.0)
+    assert one.after == 50 and one.context[1] == one.context[0] == one.positions[1]
+    assert one.kv[0] * 1 / 2 < one.kv[1] < one.kv[0] and one.flops[1] < one.flops[0]
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fewhertz.errors import need, one_line
+from fewhertz.evaluation import heard as heard  # its metrics are known by name too
 from fewhertz.evaluation.metrics import METRICS, Metric, References, Unavailable, Wer, _version
 
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
