@@ -427,7 +427,7 @@ class _Runner:
     def _segments(self, batch: list[_Item]) -> list[list[Segment] | str]:
         found: list[list[Segment] | str] = []
         waves = [item.wave for item in batch if item.wave is not None]
-        for item, wave, reply in zip(batch, waves, self._ask(waves, [one.tokens for one in batch]), strict=True):
+        for item, wave, reply in zip(batch, waves, self._ask(waves, [one.tokens or 0 for one in batch]), strict=True):
             window = item.window
             assert window is not None
             if isinstance(reply, str):
@@ -440,17 +440,17 @@ class _Runner:
             if not again or (wrong == "length" and self.max_new_tokens is not None):
                 found.append([_of(reply, window.start, window.end, [wrong] if wrong else [])])
             else:
-                found.append(self._halved(window, wave, cut, reply, item.tokens))
+                found.append(self._halved(window, wave, cut, reply))
         return found
 
-    def _halved(self, window: Window, wave: Wave, cut: int, spent: Reply, tokens: int | None) -> list[Segment] | str:
+    def _halved(self, window: Window, wave: Wave, cut: int, spent: Reply) -> list[Segment] | str:
         parts = [wave[:cut], wave[cut:]]
         middle = min(max(window.offset + cut / self.rate, window.start), window.end)
         spans = [(window.start, middle), (middle, window.end)]
-        first = None if tokens is None else round(tokens * cut / len(wave))
-        shares = [first, None if tokens is None or first is None else tokens - first]
+        share = round(spent.after * cut / len(wave))  # of a shared budget: both halves spend what the window had
+        replies = self._ask(parts, [share, spent.after - share])
         found = []
-        for part, (start, end), reply in zip(parts, spans, self._ask(parts, shares), strict=True):
+        for part, (start, end), reply in zip(parts, spans, replies, strict=True):
             if isinstance(reply, str):
                 return reply
             wrong = self._wrong(reply, len(part) / self.rate)
@@ -475,12 +475,12 @@ class _Runner:
             return self.max_new_tokens
         return max(LONGEST, math.ceil(TOKENS_A_SECOND * seconds)) if self.transcript else LONGEST
 
-    def _ask(self, waves: list[Wave], tokens: list[int | None]) -> list[Reply | str]:
+    def _ask(self, waves: list[Wave], tokens: list[int]) -> list[Reply | str]:
         """The reply to each window, or why there is none."""
         if not waves:
             return []
         longest = self._longest(max(map(len, waves)) / self.rate)
-        return self.ask(waves, longest, [one or 0 for one in tokens] if self.shares else None)
+        return self.ask(waves, longest, tokens if self.shares else None)
 
 
 def _samples(item: _Item) -> int:
