@@ -112,6 +112,9 @@ def test_a_clip_its_lanes_and_its_page_to_keep(visit: Any, browser: Browser, tmp
             == said["text"]
         )
 
+    # what is on a visitor's table stays there: Gradio would keep all calls and answers in the browser
+    assert page.evaluate("Object.keys(localStorage).filter((key) => key.includes('history'))") == []
+
     page.get_by_label("number input for keep").fill("0.33")
     page.keyboard.press("Tab")
     lanes(page).get_by_role("heading", name="pool@keep=1/3").wait_for()

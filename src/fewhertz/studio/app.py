@@ -22,6 +22,7 @@ from fewhertz.errors import need, one_line
 from fewhertz.families import family_of
 from fewhertz.files import Record
 from fewhertz.method import METHODS, NONE, RECOMMENDED, parse
+from fewhertz.page import packed
 from fewhertz.run import PROMPTS, Wave, sample_rate
 from fewhertz.studio import page
 from fewhertz.studio.recording import MAX_SECONDS, at_once, cut, timeline
@@ -53,7 +54,7 @@ FRAME_JS = """
 let shown = null, loaded = false;
 const frame = element.querySelector("iframe");
 const send = () => {
-  if (loaded && props.value) frame.contentWindow.postMessage(props.value, "*");
+  if (loaded && props.value) frame.contentWindow.postMessage(JSON.parse(props.value), "*");
 };
 const update = () => {
   frame.classList.toggle("empty", !props.value);
@@ -124,9 +125,10 @@ class Visit:
         known = [part.lanes if [lane.spec for lane in part.lanes] == self.specs else [] for part in self.parts]
         return timeline([part.window for part in self.parts], known, self.rate, self.at, self.reference)
 
-    def value(self) -> Record:
-        """The lanes, for the frame."""
-        return {"lanes": [page.lane_record(lane, self.seconds) for lane in self.lanes], "timeline": self.timeline}
+    def value(self) -> str:
+        """The lanes, for the frame; as text, which Gradio copies at once, and a list of numbers one by one."""
+        lanes = [page.lane_record(lane, self.seconds) for lane in self.lanes]
+        return packed({"lanes": lanes, "timeline": self.timeline})
 
 
 class _Outdated(Exception):
@@ -354,17 +356,18 @@ def build(studio: Studio) -> Any:
     def bold(text: str) -> str:
         return f"**{html.escape(text)}**"
 
-    def listen(file: str | None, task: str, question: str, reference: str, *budget: Any) -> Any:
+    def listen(file: str | None, task: str, question: str, reference: str, *budget: Any) -> Iterator[Any]:
         if file is None:
-            return None, None, "Drop, record or pick a clip.", "", ""
+            yield None, None, "Drop, record or pick a clip.", "", ""
+            return
         try:
             visit = studio.listen(file, asked(task, question), reference.strip() or None)
         except Exception as error:  # of any kind: out of memory, a model's own checks
             text = one_line(error).replace(f"{Path(file).parent}/", "")  # its name is enough
-            return None, None, bold(text), "", ""
-        _, _, *rest = draw(visit, *budget)
-        new = gr.HTML(page=visit.page, value=visit.value())  # a method that does not fit leaves all tokens
-        return visit, new, *rest
+            yield None, None, bold(text), "", ""
+            return
+        yield visit, gr.HTML(page=visit.page, value=visit.value()), described(visit), "", ""
+        yield draw(visit, *budget)  # a method that does not fit leaves all tokens
 
     def pick(visit: Visit | None, event: Any) -> Any:
         if visit is None:
@@ -502,6 +505,8 @@ def serve(
         OSError: where the port is taken.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is read: it would ask for newer versions
+    # else the browser keeps all that comes and goes, the sound too, and each redraw waits for that
+    os.environ["GRADIO_RUN_HISTORY"] = "False"
     gr = need("gradio", "studio")
     app = build(Studio(model, device=device))
     # system fonts: the default theme asks another host for its own
