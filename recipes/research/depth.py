@@ -6,7 +6,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import Qwen2Config
 
+from fewhertz.cost import kv_bytes, prefill_flops
 from fewhertz.evaluation.metrics import METRICS, paired
 from fewhertz.evaluation.results import BASELINE
 
@@ -15,6 +18,16 @@ from .grids.depth import KEEPS, LAYERS, METHODS, PRICED, ROWS, TENTH, THIRD, VOI
 from .measured import Measured
 from .tables import Gain, listed, table
 from .tasks import DEPTH, DRAWS, SENTENCES
+
+TEXT_7B = {
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 156_032,
+}
+LARGE, TOKENS, AROUND = TEXT_7B["num_hidden_layers"], 750, 43
 
 HEAD = """# What is not words, and merging at depth
 
@@ -110,7 +123,28 @@ def deep(measured: Measured) -> tuple[list[str], str]:
     return summary, (
         "## Inside the LLM\n\nWER in %, and gain over all tokens. k = 0 is the LLM's input, where merging is usual; "
         f"layers below k read all tokens.\n\n{table(heads, rows)}\n\n`{last}`: {measured.value(SENTENCES, last):.1f} % "
-        f"({measured.gain(SENTENCES, last, BASELINE)})."
+        f"({measured.gain(SENTENCES, last, BASELINE)}).\n\n{saved()}"
+    )
+
+
+def saved() -> str:
+    """Operations and bytes at the shape of a large model's LLM, from its configuration alone."""
+    text = Qwen2Config(**TEXT_7B)
+    whole, short = AROUND + TOKENS, AROUND + round(TOKENS / 3)
+    flops, held = prefill_flops(text, whole), kv_bytes(text, whole, torch.bfloat16)
+    rows = []
+    for k in (LARGE * i // 8 for i in range(8)):
+        rows.append(
+            [
+                f"{k} of {LARGE}",
+                f"{prefill_flops(text, whole, short, k) / flops:.2f}",
+                f"{kv_bytes(text, whole, torch.bfloat16, short, k) / held:.2f}",
+            ]
+        )
+    return (
+        "What it leaves of the prefill's operations and of the cache, counted at the shape of Qwen2-Audio-7B's LLM for "
+        f"30 s of audio ({TOKENS} tokens, {AROUND} around them), a third from layer k on:\n\n"
+        + table(["k", "operations", "cache"], rows)
     )
 
 

@@ -95,8 +95,9 @@ class Inside:
         decoder, here = model.get_decoder(), threading.get_ident()
         shared: dict[str, Any] = {}  # what all layers from k on are given, once a forward
 
-        def before(layer: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-            if threading.get_ident() != here:
+        def before(layer: nn.Module, args: tuple[Any, ...], given: dict[str, Any] | None = None) -> Any:
+            # another thread's call, which may find a hook that has just been removed and hand it no keywords
+            if threading.get_ident() != here or given is None:
                 return None
             hidden = args[0] if args else given["hidden_states"]
             if layer is decoder.layers[self.layer]:

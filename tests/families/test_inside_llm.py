@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -149,6 +150,19 @@ def test_equal_tokens_merged_with_corrections_are_all_of_them() -> None:
     hook.remove()
     torch.testing.assert_close(sized, stock, atol=1e-4, rtol=1e-4)
     assert (plain - stock).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_threads_call_one_model_at_a_time_or_together() -> None:
+    net = TINY["qwen2-audio"].build()
+    several = [prompts("qwen2-audio", [[300 - 20 * i]], seed=i) for i in range(4)]
+    with fewhertz.compress(net, THIRD), ThreadPoolExecutor(4) as pool:
+        alone = [net.generate(**batch, max_new_tokens=4, do_sample=False) for batch in several]
+        together = list(
+            pool.map(lambda i: net.generate(**several[i % 4], max_new_tokens=4, do_sample=False), range(16))
+        )
+    assert all(torch.equal(together[i], alone[i % 4]) for i in range(16))
+    assert not any(layer._forward_pre_hooks for layer in net.get_decoder().layers)
 
 
 @torch.no_grad()
