@@ -122,7 +122,7 @@ tolerance: $(READY)
 # the runs of docs/research/fourth.md: half an hour on 2 cores
 fourth: $(READY)
 	$(UNPACK)
-	$(BIN)/python -m recipes.pocket.manifests --split test --limit 150 --lists $(FOURTH_LISTS) --out out/fourth
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists $(FOURTH_LISTS) --out out/fourth
 	$(BIN)/python -m recipes.research.run fourth --runs $(RUNS)
 	$(PACK)
 
