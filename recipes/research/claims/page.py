@@ -36,8 +36,9 @@ Made by `make reproduce` from `results/`; do not edit. `make claims` measures th
 adapters and measures theirs.
 
 **What this is.** Three papers make claims about fewer audio tokens, on models of 7 billion parameters. Here they are
-tested on *pocket*, a model of the Qwen2-Audio class of {parameters} million parameters that we trained ourselves and
-ship (weights `{sha}`), greedy; training-free up to claim {free} and in the last one, with LoRA adapters in between. A
+tested on *pocket*, a model of the Qwen2-Audio class of {parameters} million parameters that we trained
+ourselves (its third version, weights `{sha}`; the shipped one is in
+[fourth.md](fourth.md)), greedy; training-free up to claim {free} and in the last one, with LoRA adapters in between. A
 claim that fails here may hold for a large model; what is shown is whether it follows from the method alone. pocket is
 far from a good model: with all tokens it scores {whole}.
 

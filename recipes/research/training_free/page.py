@@ -31,7 +31,8 @@ two methods, `optimal` and `ward`, cut the tokens into contiguous segments of le
 `fewhertz methods` marks the default that follows: `{default}`.
 
 **What was measured.** *pocket*, a model of the Qwen2-Audio class of {parameters} million parameters that we trained
-ourselves and ship (weights `{sha}`), greedy, on {device}, {dtype}: {tasks}. {methods} methods × {corrections}
+ourselves (its third version, weights `{sha}`; the shipped one is in
+[fourth.md](fourth.md)), greedy, on {device}, {dtype}: {tasks}. {methods} methods × {corrections}
 sets of corrections × keep {keeps}. No training, and nothing chosen on these lists: the default was chosen on dev,
 below. To the {dropping} methods that drop tokens `+sizes` does nothing, since each token that stays stands for
 itself: their runs with `+sizes` are those as published and with `+time` those with both, which word strings were run

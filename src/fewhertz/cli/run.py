@@ -162,8 +162,8 @@ def run(
 
 
 POCKET = (
-    "pocket is a test model: trained on short synthetic English and German speech, single words, ten sounds and "
-    "questions about them"
+    "pocket is a test model: trained on synthetic English and German speech up to 30 s, strings of common words, ten "
+    "sounds and questions about them; people's sentences it mostly gets wrong"
 )
 
 

@@ -36,8 +36,8 @@ CARD_BYTES = 24 * 10**9  # of a common GPU, for what fits
 ASK = "ask"
 UNITS = ("keep", "Hz", "tolerance")
 POCKET = (
-    "pocket is a test model: it was trained on short synthetic English and German speech, single words, ten sounds and "
-    "questions about them. Of other audio it makes nonsense, with all tokens too."
+    "pocket is a test model: it was trained on synthetic English and German speech, strings of common words, ten "
+    "sounds and questions about them. People's sentences it mostly gets wrong, with all tokens too."
 )
 
 # the page of `fewhertz show --html` in a frame of its own, which shares nothing with this one
