@@ -16,7 +16,7 @@ from .config import NEW_VOICES, RESULTS, SEEN_VOICES, SHIPPED
 from .evaluate import TARGETS, ends, figure
 
 WHAT = {
-    "far": "English, synthetic, sentences far from all of training, voices of training",
+    "far": "English, synthetic, sentences far from all that this run heard, voices of training",
     "far-new-voices": "the same sentences, 26 voices never trained on",
     "passages": "far sentences one after the other, 20–30 s, short pauses, half of the voices new",
     "pauses": "the same voices, as much silence as speech",
