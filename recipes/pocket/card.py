@@ -194,7 +194,7 @@ def card(folder: Path) -> str:
         encoder=f"{audio['encoder_layers']} layers, {audio['d_model']} wide",
         llm=f"{text['num_hidden_layers']} layers, {text['hidden_size']} wide",
         table=table(test, dev),
-        begun=begun_from(test, near),
+        begun=begun_from(test, near) if test["before"] else "Training began from nothing.",
         one=test["sets"]["describe"]["one_reference"],
         cider=test["sets"]["describe"]["score"],
         right=test["sets"]["describe"]["right_sounds"],
