@@ -177,7 +177,7 @@ def test_mmau_on_its_own_questions(tmp_path: Path, wav: Path) -> None:
 def test_manifest_of_the_bundled_samples() -> None:
     task = TASKS["manifest"](data=str(path() / "samples/samples.jsonl"))
     found = good(task)
-    assert len(found) == 12 and task.label == "samples" and task.kind == "transcribe"
+    assert len(found) == 16 and task.label == "samples" and task.kind == "transcribe"
     assert names(task) == ["wer plain"]  # no language: compared as they are
     assert audio.duration(found[0].sound) == pytest.approx(2.861, abs=1e-3)  # type: ignore[arg-type]
 
