@@ -12,11 +12,11 @@ from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import parse
 from recipes.research.claims import page
 from recipes.research.claims.recovered import training
-from recipes.research.grids import at, recovery
+from recipes.research.grids import recovery
 from recipes.research.grids.claims import grid
 from recipes.research.measured import Measured, With
 from recipes.research.tables import Gain, fold, verdict
-from recipes.research.tasks import DOCS, FRENCH, RECOVERY, REPO, RESULTS, SPEECH, TASKS, Asked
+from recipes.research.tasks import DOCS, FRENCH, RECOVERY, REPO, RESULTS, TASKS, Asked
 
 PAGE = (REPO / "docs" / "results.md").read_text("utf-8")
 
@@ -34,17 +34,6 @@ def test_the_table_is_made_of_the_committed_results(measured: Measured) -> None:
     assert page.rates_table(measured) in PAGE, (
         "run: python -m recipes.research.reproduce --table, and paste it into docs/results.md"
     )
-
-
-def test_figures_of_the_readme_are_those_of_the_results(measured: Measured) -> None:
-    readme = (REPO / "README.md").read_text("utf-8").replace("*", "")
-    for method in ("pool", "ward", "ward+time+sizes"):
-        row = next(line for line in readme.splitlines() if line.startswith(f"| `{method}`"))
-        shown = [one.strip() for one in row.split("|")]
-        for keep, figures in zip(("1/2", "1/3"), shown[3:5], strict=True):
-            assert figures == " / ".join(f"{measured.value(task, at(method, keep)):.1f}" for task in SPEECH)
-    whole = " / ".join(f"{measured.value(task, BASELINE):.1f}" for task in SPEECH)
-    assert f"| no compression | {whole} |" in readme
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.label)
