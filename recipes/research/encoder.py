@@ -10,7 +10,7 @@ from fewhertz.evaluation.results import BASELINE
 from fewhertz.palette import LINES
 
 from .grids import AS_PUBLISHED
-from .grids.encoder import DEEP, KEEPS, LAYERS, LISTS, SEVERAL, TOLERANCE, inside
+from .grids.encoder import DEEP, KEEPS, LAYERS, LISTS, SEVERAL, TOLERANCE, grid, inside
 from .measured import Measured
 from .tables import listed, signed, table
 from .tasks import ANSWERS, ENCODER, GERMAN, PARAMETERS, RESULTS, SENTENCES, SOUNDS, STRINGS, Asked
@@ -57,6 +57,9 @@ def versus(measured: Measured, layers: str, budget: str) -> list[str]:
     run, behind = inside(layers, budget), inside("", budget)
     found = []
     for task in LISTS:
+        if not measured.there(task, run, behind):
+            found.append("–")
+            continue
         one = loss(measured, task, run, behind)
         found.append(f"{signed(one.value, one.low, one.high, 1)}: {one.verdict(LIMITS[task.label])}")
     return [f"`{run}`", *found]
@@ -173,7 +176,7 @@ def draw(bench: dict[str, Any], file: Path) -> Path:
 def write(measured: Measured, docs: Path) -> list[Path]:
     """The page and its picture; nothing where the runs are missing."""
     own, bench = measured.of(ENCODER), RESULTS / "bench" / "sites.json"
-    if not bench.exists() or not all(own.there(task, inside(SEVERAL, f"tolerance={TOLERANCE}")) for task in LISTS):
+    if not bench.exists() or not all(own.there(task, *grid(task)) for task in LISTS):
         return []
     found = json.loads(bench.read_text("utf-8"))
     file = docs / "encoder.md"
