@@ -10,9 +10,9 @@ from fewhertz.evaluation.results import BASELINE
 from fewhertz.palette import LINES
 
 from .grids import AS_PUBLISHED
-from .grids.encoder import DEEP, KEEPS, LAYERS, LISTS, SEVERAL, TOLERANCE, inside
+from .grids.encoder import DEEP, KEEPS, LAYERS, LISTS, SEVERAL, TOLERANCE, grid, inside
 from .measured import Measured
-from .tables import listed, signed, table
+from .tables import fold, listed, signed, table
 from .tasks import ANSWERS, ENCODER, GERMAN, PARAMETERS, RESULTS, SENTENCES, SOUNDS, STRINGS, Asked
 from .training_free.targets import Loss
 
@@ -57,6 +57,9 @@ def versus(measured: Measured, layers: str, budget: str) -> list[str]:
     run, behind = inside(layers, budget), inside("", budget)
     found = []
     for task in LISTS:
+        if not measured.there(task, run, behind):
+            found.append("–")
+            continue
         one = loss(measured, task, run, behind)
         found.append(f"{signed(one.value, one.low, one.high, 1)}: {one.verdict(LIMITS[task.label])}")
     return [f"`{run}`", *found]
@@ -66,12 +69,10 @@ def times(bench: dict[str, Any]) -> str:
     """From the log-mel to the first token."""
     rows = []
     for one in bench["rows"]:
-        seconds = one["seconds"]
-        digits = 0 if seconds["prefill"] > 1 else 1
-        unit, scale = ("s", 1) if digits == 0 else ("ms", 1000)
+        seconds = [one["seconds"][part] for part in PARTS[:3]]
         rows.append(
             [f"{one['system']}, {one['clip_seconds']:g} s", f"`{one['method']}`" if one["method"] else one["way"]]
-            + [f"{scale * seconds[part]:.1f} {unit}" for part in PARTS[:3]]
+            + [f"{each:.1f} s" if each >= 1 else f"{1000 * each:.1f} ms" for each in seconds]
             + [f"{one['stock_over_this']:.2f}", f"{one['predicted']:.2f}"]
             + [f"{one['llm_over_this']:.2f} ({one['llm_over_this_predicted']:.2f})" if "llm_over_this" in one else ""]
         )
@@ -84,7 +85,7 @@ def times(bench: dict[str, Any]) -> str:
     for one in bench["whole_calls"]:
         ratios = ", ".join(f"{way} {ratio:.2f}" for way, ratio in one["stock_over_this"].items() if way != "stock")
         calls.append(f"Whole calls of pocket, {one['clip_seconds']:g} s, stock over: {ratios}.")
-    return table(heads, rows) + "\n\n" + listed([*met, *calls])
+    return fold(table(heads, rows)) + "\n\n" + listed([*met, *calls])
 
 
 def page(measured: Measured, bench: dict[str, Any]) -> str:
@@ -173,7 +174,7 @@ def draw(bench: dict[str, Any], file: Path) -> Path:
 def write(measured: Measured, docs: Path) -> list[Path]:
     """The page and its picture; nothing where the runs are missing."""
     own, bench = measured.of(ENCODER), RESULTS / "bench" / "sites.json"
-    if not bench.exists() or not all(own.there(task, inside(SEVERAL, f"tolerance={TOLERANCE}")) for task in LISTS):
+    if not bench.exists() or not all(own.there(task, *grid(task)) for task in LISTS):
         return []
     found = json.loads(bench.read_text("utf-8"))
     file = docs / "encoder.md"

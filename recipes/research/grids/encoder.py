@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..tasks import ANSWERS, GERMAN, SENTENCES, SOUNDS, STRINGS
+from ..tasks import ANSWERS, GERMAN, SENTENCES, SOUNDS, STRINGS, Asked
 from . import AS_PUBLISHED, BOTH
 
 LISTS = (
-    replace(STRINGS, rows=100), SENTENCES, replace(GERMAN, rows=100), replace(SOUNDS, rows=60), ANSWERS,
+    replace(STRINGS, rows=100), replace(SENTENCES, rows=100), replace(GERMAN, rows=60), replace(SOUNDS, rows=40),
+    replace(ANSWERS, rows=108),
 )  # fmt: skip
 KEEPS = ("1/2", "1/3")
 LAYERS = ("1", "2", "3", "4")  # of pocket's five, from 0
@@ -23,8 +24,12 @@ def inside(layers: str, budget: str, corrections: str = BOTH) -> str:
     return f"ward{site}@{budget}{corrections}"
 
 
-def grid() -> list[str]:
-    """All runs of a list."""
+def grid(task: Asked) -> list[str]:
+    """All runs of a list: of sounds what the sites cost, of speech each layer and what corrections do."""
+    if task.label in (SOUNDS.label, ANSWERS.label):
+        sites = ("", DEEP, SEVERAL)
+        runs = [inside(layers, f"keep={keep}") for layers in sites for keep in KEEPS]
+        return runs + [inside(layers, f"tolerance={TOLERANCE}") for layers in sites[:2]]
     runs = [inside(layers, f"keep={keep}") for layers in ("", *LAYERS, SEVERAL) for keep in KEEPS]
     runs += [inside(layers, f"keep={keep}", AS_PUBLISHED) for layers in ("", DEEP) for keep in KEEPS]
     return runs + [inside(layers, f"tolerance={TOLERANCE}") for layers in ("", DEEP, SEVERAL)]

@@ -1,0 +1,49 @@
+"""docs/research/encoder.md: made of the committed results, and its grid one that pocket can run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fewhertz.checkpoint import open_checkpoint
+from fewhertz.evaluation.results import BASELINE
+from recipes.research import encoder
+from recipes.research.grids.encoder import DEEP, KEEPS, LISTS, grid, inside
+from recipes.research.measured import Measured
+from recipes.research.tasks import DOCS, ENCODER, RESULTS
+
+BENCH = RESULTS / "bench" / "sites.json"
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    return Measured(RESULTS).of(ENCODER)
+
+
+def test_the_page_is_made_of_the_committed_results(measured: Measured) -> None:
+    bench = json.loads(BENCH.read_text("utf-8"))
+    assert encoder.page(measured, bench) == (DOCS / "encoder.md").read_text("utf-8"), "run: make reproduce"
+    assert not bench["quick"] and (DOCS / "encoder.png").stat().st_size > 10_000
+
+
+def test_runs_are_of_one_model_and_of_equal_rates(measured: Measured) -> None:
+    weights = set()
+    for task in LISTS:
+        for run in (BASELINE, *grid(task)):
+            record = measured.run(task, run).record
+            assert record["n"] == task.rows and not record["failed"] and record["trim"]
+            weights.add(record["weights_sha256"])
+        for keep in KEEPS:
+            rates = {measured.hertz(task, inside(layers, f"keep={keep}")) for layers in ("", DEEP)}
+            assert len(rates) == 1
+    assert len(weights) == 1
+
+
+def test_the_grid_fits_pocket() -> None:
+    checkpoint = open_checkpoint("pocket", weights=False)
+    for task in LISTS:
+        assert len(set(grid(task))) == len(grid(task))
+        for run in grid(task):
+            assert checkpoint.fit(run).spec == run
+    assert round(0.6 * checkpoint.config.audio_config.num_hidden_layers) == int(DEEP)
