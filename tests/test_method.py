@@ -119,7 +119,7 @@ def test_parameters_and_units() -> None:
         ("ltbm(window=nans)", "finite"),
         ("ltbm(window=infs)", "finite"),
         ("random(seed=1.5)", "random's seed is an integer"),
-        ("pool(site=moon)@keep=1/2", 'site is "llm", "encoder" or "encoder.k"'),
+        ("pool(site=moon)@keep=1/2", 'site is "llm", "llm.k", "encoder" or "encoder.k"'),
         ("pool then pool then pool", "a chain composes two methods"),
         ("unseg@keep=1/2", "unseg takes no budget"),
         ("pool@keep=1/2 then unseg", "fixed budget"),

@@ -10,15 +10,17 @@ import threading
 import types
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewhertz.corrections import PromptLayout, check_kernel, reach_of, recall, remember, sized
+from fewhertz.corrections import PromptLayout, check_kernel, reach_of, recall, remember
 from fewhertz.families import family_of
 from fewhertz.families.base import Family
+from fewhertz.inside import Inside, cache_in
 from fewhertz.layout import IGNORE, ClipSpan, Trim, find_clips
 from fewhertz.method import DEFAULT, Method, Positions, parse
 from fewhertz.plan import Plan
@@ -107,11 +109,6 @@ class _Call:
         self.__init__(handle, original, getattr(handle, f"_{name}"))  # type: ignore[misc]
 
 
-def _cache(call: dict[str, Any]) -> Any:
-    """The cache of a call; transformers 5.24 renamed it."""
-    return call.get("past_key_values") if call.get("past_key_values") is not None else call.get("cache")
-
-
 class Attached:
     """A method attached to a model; made by `compress`. Also a context manager that removes it at the end.
 
@@ -185,16 +182,20 @@ class Attached:
         if args:
             bound = inspect.signature(original).bind_partial(*args)
             kwargs = {**bound.arguments, **kwargs}
-        layout = recall(_cache(kwargs))
+        layout = recall(cache_in(kwargs))
         call = kwargs
         if self._carries_audio(kwargs):
             call, layout = self._prepare(kwargs, generating=False)
-        elif layout is not None:
+        elif isinstance(layout, PromptLayout):
             call = self._go_on(kwargs, layout)
         if layout is None:
             return original(**call)
-        with sized(self.model, layout.log_sizes):
+        labels = call.pop("labels", None) if isinstance(layout, Inside) else None
+        with layout.on(self.model):
             out = original(**call)
+        if labels is not None:  # a model's own loss may go by the mask, which is as wide as the whole prompt
+            vocabulary, items = self.model.config.get_text_config().vocab_size, kwargs.get("num_items_in_batch")
+            out["loss"] = self.model.loss_function(out.logits, labels, vocabulary, num_items_in_batch=items)
         remember(out, layout)
         return out
 
@@ -202,7 +203,7 @@ class Attached:
     def _go_on(kwargs: dict[str, Any], layout: PromptLayout) -> dict[str, Any]:
         """A decoding step of the user's own loop."""
         new = next(kwargs[name] for name in ("input_ids", "inputs_embeds") if kwargs.get(name) is not None)
-        batch, count, past = new.shape[0], new.shape[1], int(_cache(kwargs).get_seq_length())
+        batch, count, past = new.shape[0], new.shape[1], int(cache_in(kwargs).get_seq_length())
         call = kwargs | {"attention_mask": layout.attention_mask(kwargs.get("attention_mask"), batch, past, count)}
         if call.get("position_ids") is None:
             call["position_ids"] = layout.following(batch, past, count)
@@ -218,17 +219,17 @@ class Attached:
         if inputs is not None:
             kwargs["input_ids"] = inputs
         if not self._carries_audio(kwargs):
-            if recall(_cache(kwargs)) is not None:
+            if recall(cache_in(kwargs)) is not None:
                 raise NotImplementedError("the cache holds compressed audio: pass the whole prompt and no cache")
             return original(**kwargs)
         self._refuse_drafts(kwargs)
         call, layout = self._prepare(kwargs, generating=True)
         ids, width = kwargs["input_ids"], call["input_ids"].shape[1]
         self._shorten(call, ids.shape[1] - width)
-        with sized(self.model, None if layout is None else layout.log_sizes):
+        with nullcontext() if layout is None else layout.on(self.model):
             out = self.family.generate(self.model, original, call)
         if layout is not None:
-            remember([_cache(call)] if isinstance(out, Tensor) else out, layout)
+            remember([cache_in(call)] if isinstance(out, Tensor) else out, layout)
         sequences = out if isinstance(out, Tensor) else out.sequences
         prompt = ids.repeat_interleave(sequences.shape[0] // ids.shape[0], dim=0).to(sequences.device)
         whole = torch.cat([prompt, sequences[:, width:]], dim=1)
@@ -259,7 +260,7 @@ class Attached:
             elif length:
                 call[name] = max(0, length - dropped)
 
-    def _prepare(self, kwargs: dict[str, Any], generating: bool) -> tuple[dict[str, Any], PromptLayout | None]:
+    def _prepare(self, kwargs: dict[str, Any], generating: bool) -> tuple[dict[str, Any], PromptLayout | Inside | None]:
         """Encode, compress, trim, merge: the call as the LLM is to see it, and how it is laid out."""
         call = dict(kwargs)
         steps = current(self.steps, self.model)
@@ -290,12 +291,21 @@ class Attached:
             raise ValueError("position_ids of the uncompressed prompt do not fit the compressed one: leave them out")
         if generating and call.get("attention_mask") is None and len(ids) > 1 and self._holds_padding(ids):
             raise ValueError("the batch is padded and has no attention_mask to say where: pass the processor's")
-        past = _cache(call)
+        past = cache_in(call)
         if past is not None and past.get_seq_length() > 0:
             raise NotImplementedError("the cache holds tokens already: pass the whole prompt and an empty cache")
 
         placeholder = self.family.placeholder(self.model.config)
+        inside = None
+        if method.llm_layer is not None and method.keep != 1:
+            inside = Inside(method.llm_layer, steps)
+            steps = replace(steps, compress=inside.keep_all)
         tokens, clips, report = self._compressed(steps, audio, ids, ids == placeholder)
+        if inside is not None:
+            positions = self.family.positions(self.model, call, report.before)
+            trim = inside.expect(call, positions, reach_of(method, self.model.config))
+            if labels is not None:
+                call["labels"] = trim.apply(labels, IGNORE)
 
         layout = None
         dropped = torch.zeros_like(ids, dtype=torch.bool)
@@ -326,7 +336,7 @@ class Attached:
             # with M-RoPE the model itself would go on from its last prompt, which may be another thread's.
             at = self.family.positions(self.model, call, counts) if generating else call.get("position_ids")
             layout = replace(layout, positions=at)
-        return call, layout
+        return call, layout if inside is None else inside
 
     def _holds_padding(self, ids: Tensor) -> bool:
         pad = self.model.generation_config.pad_token_id
@@ -356,7 +366,10 @@ class Attached:
 
         Raises:
             ValueError: where the audio gives no token.
+            NotImplementedError: where the method acts inside the LLM.
         """
+        if self.method.llm_layer is not None:
+            raise NotImplementedError(f"at site={self.method.site} the LLM itself forms the tokens: use site=llm")
         tokens, clips, _ = self._compressed(current(self.steps, self.model), audio, ids, placeholders)
         return tokens, clips
 
@@ -365,17 +378,17 @@ class Attached:
     ) -> tuple[list[Tensor], list[ClipSpan], Report]:
         """`audio_tokens`, and what is written to `last`, which another thread's call may write over."""
         method = steps.method or self.method
-        # the projector runs on whole windows where nothing is merged: only so is keep=1 exact to the bit
-        site = "llm" if method.keep == 1 else method.site
         trim = method.keep != 1 if self.trim is None else self.trim
         scores = "scores" in method.needs
-        call = Call(self.model, self.family, method, self.learned, audio, ids, site, scores, trim)
+        call = Call(self.model, self.family, method, self.learned, audio, ids, method.encoded_to, scores, trim)
         windows, spared = steps.encode(call)
         clips = find_clips(placeholders, windows.lengths, windows.full)
         if not clips:
             raise ValueError("the audio is too short for a single audio token: nothing to compress")
         tokens, plans = steps.compress(call, windows, clips)
         before, after = [clip.n for clip in clips], [len(one) for one in tokens]
+        if method.llm_layer is not None:
+            after = [method.num_tokens(n) for n in before]
         report = self.last = Report(before, after, plans, method.positions, method.sizes, spared)
         log.info("audio tokens %d → %d (%s)", sum(before), sum(after), method.spec)
         return tokens, clips, report

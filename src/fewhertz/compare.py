@@ -126,7 +126,14 @@ class Heard:
             last = handle.last
         before, after = sum(last.before), sum(last.after)
         name = spec.strip() if spec.strip() == NONE else handle.asked.spec
-        return Lane(name, before, after, last.plans[0], text, *_cost(model, ids.numel() - before + after))
+        return Lane(
+            name,
+            before,
+            after,
+            last.plans[0],
+            text,
+            *_cost(model, ids.numel(), ids.numel() - before + after, handle.method.llm_layer or 0),
+        )
 
 
 def compare(
@@ -169,9 +176,9 @@ def with_all_tokens(methods: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([NONE, *(spec.strip() for spec in methods)]))
 
 
-def _cost(model: Any, length: int) -> tuple[int | None, int | None]:
+def _cost(model: Any, whole: int, short: int, layer: int) -> tuple[int | None, int | None]:
     text = model.config.get_text_config()
     try:
-        return kv_bytes(text, length, model.dtype), prefill_flops(text, length)
+        return kv_bytes(text, whole, model.dtype, short, layer), prefill_flops(text, whole, short, layer)
     except NotImplementedError:  # attention of other kinds is not counted
         return None, None

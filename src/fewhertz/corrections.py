@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +66,10 @@ class PromptLayout:
     positions: Shaped[Tensor, "b w"] | Shaped[Tensor, "3 b w"] | None = None
     log_sizes: Float[Tensor, "b w"] | None = None
     packed: bool = True
+
+    def on(self, model: nn.Module) -> AbstractContextManager[None]:
+        """What holds while the LLM reads these prompts."""
+        return sized(model, self.log_sizes)
 
     def attention_mask(self, given: Tensor | None, batch: int, past: int, count: int) -> Tensor | None:
         """The mask of a decoding step over a cache of `past` tokens, `count` of them new.
@@ -288,7 +292,7 @@ def sized(model: nn.Module, log_sizes: Float[Tensor, "b w"] | None) -> Iterator[
             _SIZES.reset(token)
 
 
-def remember(out: Any, layout: PromptLayout) -> None:
+def remember(out: Any, layout: Any) -> None:
     """Leave with the cache in a model's output how the prompt in it is laid out."""
     from transformers import Cache
 
@@ -297,8 +301,8 @@ def remember(out: Any, layout: PromptLayout) -> None:
             setattr(value, _LAYOUT, layout)
 
 
-def recall(cache: Any) -> PromptLayout | None:
-    """How the prompt in a cache was laid out, where it was compressed."""
+def recall(cache: Any) -> Any:
+    """How the prompt in a cache was laid out (a `PromptLayout`, or `fewhertz.inside.Inside`); `None`: as it was."""
     layout = getattr(cache, _LAYOUT, None)
     if layout is not None and not cache.get_seq_length():  # emptied, to be used anew
         delattr(cache, _LAYOUT)

@@ -33,6 +33,7 @@ class Cost:
         kv: bytes of the KV cache after prefill, without and with the method.
         positions: how far positions go in the prompt, without and with the method: its tokens, or under `+time` as far
             as without the method, under `+time(fit)` as far as fits; `None` where that is variable.
+        layer: the LLM's layer before which the method acts; 0: before the LLM. The layers below read all tokens.
         scale: what `+time(fit)` multiplies distances within the audio by; 1 where all fits and under other methods,
             `None` where that is variable.
     """
@@ -45,6 +46,7 @@ class Cost:
     kv: tuple[int, int | None]
     positions: tuple[int, int | None]
     scale: float | None
+    layer: int = 0
 
     @property
     def rate(self) -> tuple[float, float | None]:
@@ -54,7 +56,8 @@ class Cost:
     @property
     def context(self) -> tuple[int, int | None]:
         """Tokens of the whole prompt, without and with the method."""
-        return self.prompt + self.before, None if self.after is None else self.prompt + self.after
+        after = self.before if self.layer else self.after
+        return self.prompt + self.before, None if after is None else self.prompt + after
 
     def fits(self, tokens: int | None, positions: int | None) -> list[tuple[bool | None, str | None]]:
         """Whether the prompt fits, and if not what binds, `"tokens"` or `"positions"`; without and with the method.
@@ -85,7 +88,7 @@ def _shape(text: Config) -> tuple[int, int, int, int]:
     return text.num_hidden_layers, heads, getattr(text, "num_key_value_heads", None) or heads, head_dim
 
 
-def prefill_flops(text: Config, n: int) -> int:
+def prefill_flops(text: Config, n: int, later: int | None = None, layer: int = 0) -> int:
     """Floating-point operations in which an LLM reads a prompt of `n` tokens; a multiply and an add are two.
 
     Matrix products only: projections, attention as a causal kernel does it (half the square), a gated MLP or the active
@@ -94,27 +97,31 @@ def prefill_flops(text: Config, n: int) -> int:
     Args:
         text: the LLM's configuration (`config.get_text_config()`).
         n: tokens of the prompt.
+        later: tokens that the layers from `layer` on read; `None`: all.
+        layer: of a site `llm.k`.
     """
     layers, heads, kv_heads, head_dim = _shape(text)
     width = text.hidden_size
     attention = 2 * width * head_dim * (heads + kv_heads)  # weights of q and o, k and v
     experts = getattr(text, "num_experts", None)
     total = 0
-    for layer in range(layers):
+    for i in range(layers):
+        m = n if later is None or i < layer else later
         step = getattr(text, "decoder_sparse_step", 1)
-        sparse = experts and layer not in (getattr(text, "mlp_only_layers", None) or ()) and (layer + 1) % step == 0
+        sparse = experts and i not in (getattr(text, "mlp_only_layers", None) or ()) and (i + 1) % step == 0
         if sparse:
             mlp = 3 * width * text.moe_intermediate_size * text.num_experts_per_tok + width * experts
         else:
             mlp = 3 * width * text.intermediate_size
-        total += 2 * n * (attention + mlp) + 2 * heads * head_dim * n * (n + 1)
+        total += 2 * m * (attention + mlp) + 2 * heads * head_dim * m * (m + 1)
     return total + 2 * width * text.vocab_size
 
 
-def kv_bytes(text: Config, n: int, dtype: torch.dtype) -> int:
-    """Bytes of the keys and values of `n` tokens."""
+def kv_bytes(text: Config, n: int, dtype: torch.dtype, later: int | None = None, layer: int = 0) -> int:
+    """Bytes of the keys and values of `n` tokens, or of `later` in the layers from `layer` on."""
     layers, _, kv_heads, head_dim = _shape(text)
-    return 2 * layers * kv_heads * head_dim * n * dtype.itemsize
+    tokens = layers * n if later is None else layer * n + (layers - layer) * later
+    return 2 * tokens * kv_heads * head_dim * dtype.itemsize
 
 
 def weight_bytes(checkpoint: Checkpoint) -> int:
@@ -177,7 +184,8 @@ def _cost(checkpoint: Checkpoint, method: Method | None, seconds: float, around:
     far: int | None = long
     short = None if after is None else around + after
     reach = None if method is None else reach_of(method, checkpoint.config)
-    if method is None or method.positions != "time":
+    layer = 0 if method is None else method.llm_layer or 0
+    if method is None or (method.positions != "time" and not layer):
         far = short
     elif reach is not None and long > reach:  # packed tokens may reach further: they are drawn together no more
         far = None if short is None else max(short, reach)
@@ -187,10 +195,11 @@ def _cost(checkpoint: Checkpoint, method: Method | None, seconds: float, around:
         around,
         before,
         after,
-        (prefill_flops(text, long), None if short is None else prefill_flops(text, short)),
-        (kv_bytes(text, long, dtype), None if short is None else kv_bytes(text, short, dtype)),
+        (prefill_flops(text, long), None if short is None else prefill_flops(text, long, short, layer)),
+        (kv_bytes(text, long, dtype), None if short is None else kv_bytes(text, long, dtype, short, layer)),
         (long, far),
         scale,
+        layer,
     )
 
 

@@ -487,7 +487,7 @@ def show(
         plan = draw(net, processor, file, picture)
     except (OSError, ValueError) as error:
         raise BadUsage(complaint(file, one_line(error)).removeprefix("fewhertz: ")) from error
-    say(f"{plan.n} → {plan.m} audio tokens")
+    say(f"{plan.n // plan.per} → {plan.m} audio tokens")
     print(picture)
 
 
@@ -512,33 +512,19 @@ def _show_page(
 
         net, processor = comparison.load(model, methods, device=device)
     from fewhertz.errors import one_line
-    from fewhertz.families import family_of
     from fewhertz.files import replace
-    from fewhertz.run import PROMPTS, read_whole, sample_rate
-    from fewhertz.studio import page
+    from fewhertz.studio import page, recording
 
-    family = family_of(net)
     try:
-        wave = read_whole(file, sample_rate(processor), family)
-        page.check_length(len(wave) / sample_rate(processor))
-        lanes = comparison.compare(
-            net, processor, wave, methods, prompt, reference=reference, max_new_tokens=max_new_tokens
+        clips = recording.clips(
+            net, processor, file, methods, prompt, name=model, reference=reference, max_new_tokens=max_new_tokens
         )
-        clip = page.record(
-            file.name,
-            wave,
-            sample_rate(processor),
-            float(family.rate(net.config)),
-            lanes,
-            model=model,
-            prompt=prompt or PROMPTS["transcribe"],
-            reference=reference,
-        )
-        replace(out, page.page(clip).encode())
+        replace(out, page.page(*clips).encode())
     except (OSError, ValueError) as error:
         raise BadUsage(complaint(file, one_line(error)).removeprefix("fewhertz: ")) from error
-    for lane in lanes[1:]:
-        say(f"{lane.spec}: {lane.before} → {lane.tokens} audio tokens")
+    for lanes in zip(*(clip["lanes"][1:] for clip in clips), strict=True):
+        before, after = (sum(lane[key] for lane in lanes) for key in ("audio_tokens_before", "audio_tokens"))
+        say(f"{lanes[0]['method']}: {before} → {after} audio tokens")
     print(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -101,6 +102,8 @@ def evaluate(
     dtype: str | None = None,
     seed: int = 0,
     adapters: Sequence[str | Path] = (),
+    trim: bool = False,
+    also: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Results:
     """Measure a model with all its tokens and under methods, on a task: what `fewhertz eval` does.
@@ -120,6 +123,8 @@ def evaluate(
         dtype: of the weights; `None`: the checkpoint's own.
         seed: of the bootstrap.
         adapters: directories of LoRA adapters, each evaluated too.
+        trim: whether all tokens are measured with a trimmed encoder too, as what is compressed is (`compress`).
+        also: metrics beside the task's own: `wer-formatted`, `flesch`, `flesch=de`, `similarity`, `similarity=MODEL`.
         say: gets a line of text about how far it is, now and then.
 
     Raises:
@@ -130,9 +135,10 @@ def evaluate(
         >>> results = fewhertz.evaluate("pocket", "mine.jsonl", ["pool", "ward+time+sizes"], ["1/2", "1/3"])
         >>> results.to_pandas()[["method", "rate_hz", "wer", "wer_difference"]]
     """
+    task = data if isinstance(data, Task) else named(str(data))
     done = runner.evaluate(
         model,
-        data if isinstance(data, Task) else named(str(data)),
+        dataclasses.replace(task, also=(*task.also, *also)),
         runner.specs(methods, keeps),
         out,
         limit=limit,
@@ -142,6 +148,7 @@ def evaluate(
         dtype=dtype,
         seed=seed,
         adapters=adapters,
+        trim=trim,
         say=say,
     )
     return Results(Path(out), done.files, done.errors)

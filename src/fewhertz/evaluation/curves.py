@@ -12,7 +12,7 @@ from typing import Any
 
 from fewhertz.errors import need
 from fewhertz.evaluation import results
-from fewhertz.evaluation.metrics import METRICS
+from fewhertz.evaluation.also import METRICS
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.files import Record
 from fewhertz.palette import DASHES, GREY, LINES, MARKERS
@@ -349,7 +349,8 @@ def run(file: Path, result: Record) -> Run:
         None if memory is None else (int(memory), str(peak["of"])),
         int(result["n"]),
         timed,
-        {key: value for key, value in result["identity"].items() if key not in ("method", "path")},
+        # a method's revision is its own: it says nothing of what others were measured on
+        {key: value for key, value in result["identity"].items() if key not in ("method", "revision", "path")},
         [str(error) for error in result["failed"]],
         {str(name): str(why) for name, why in result.get("absent", {}).items()},
     )

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from fewhertz.tasks import audiocaps as audiocaps
+from fewhertz.tasks import audioset as audioset
 from fewhertz.tasks import clotho as clotho
 from fewhertz.tasks import clotho_aqa as clotho_aqa
 from fewhertz.tasks import commonvoice as commonvoice
 from fewhertz.tasks import covost2 as covost2
+from fewhertz.tasks import emotion as emotion
 from fewhertz.tasks import fleurs as fleurs
+from fewhertz.tasks import gtzan as gtzan
 from fewhertz.tasks import librispeech as librispeech
 from fewhertz.tasks import manifest as manifest
 from fewhertz.tasks import mmau as mmau
+from fewhertz.tasks import musiccaps as musiccaps
+from fewhertz.tasks import speaker_pairs as speaker_pairs
 from fewhertz.tasks.base import TASKS, Task
 
 

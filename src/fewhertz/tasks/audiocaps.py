@@ -1,14 +1,12 @@
 """AudioCaps: captions of YouTube's sounds."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.audio import AudioError
 from fewhertz.evaluation.metrics import METRICS, Metric
 from fewhertz.run import PROMPTS
-from fewhertz.tasks.base import Row, Sample, Task, column, sound, text
+from fewhertz.tasks.base import Row, Sample, Task, clip_of, column, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +42,7 @@ class AudioCaps(Task, name="audiocaps"):
         return iter(clips.values())
 
     def sample(self, index: int, row: Row, base: Path | None) -> Sample:
-        if self.audio is None:
-            raise ValueError("AudioCaps carries no audio: --audio FOLDER")
         name = row["youtube_id"]
         stems = (f"{name}_{row['start_time']}", name)
-        files = [
-            self.audio / f"{stem}{suffix}" for stem in stems for suffix in (".wav", ".flac", ".ogg", ".opus", ".mp3")
-        ]
-        file = next((file for file in files if os.path.isfile(file)), None)  # no error for a long name
-        if file is None:
-            raise AudioError(f"{self.audio / name}: no .wav, .flac, .ogg, .opus or .mp3 of this name")
-        return Sample(index, stems[0], sound(str(file), None), row["captions"], prompt=self.prompt)
+        file = clip_of(self.audio, stems, "AudioCaps")
+        return Sample(index, stems[0], file, row["captions"], prompt=self.prompt)

@@ -6,13 +6,15 @@ import csv
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from fewhertz.audio import AudioError
 from fewhertz.errors import need, one_line
+from fewhertz.evaluation.also import also
 from fewhertz.evaluation.metrics import METRICS, WITHOUT_SPACES, Metric
 
 TASKS: dict[str, type[Task]] = {}
@@ -73,6 +75,7 @@ class Task:
         ask: what to ask instead of the task's own prompt; `None`: that one.
         normaliser: name of what makes texts comparable (`metrics.normaliser`); `None`: the task's own.
         limit: rows of the data, its first ones; the others are not read. `None`: all.
+        also: metrics beside the task's own (`fewhertz.evaluation.also`).
     """
 
     data: str | None = None
@@ -82,6 +85,7 @@ class Task:
     ask: str | None = None
     normaliser: str | None = None
     limit: int | None = None
+    also: tuple[str, ...] = ()
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised where a change makes old results not comparable
@@ -116,6 +120,10 @@ class Task:
         """What outputs are measured by, the main one first."""
         raise NotImplementedError
 
+    def measured(self) -> list[Metric]:
+        """Its metrics, and those that were asked for."""
+        return [*self.metrics(), *also(self.also)]
+
     def sample(self, index: int, row: Row, base: Path | None) -> Sample:
         """Read a row.
 
@@ -147,7 +155,7 @@ class Task:
             ImportError: where `datasets` is needed and not installed.
         """
         where = self.source()
-        rows, base = read(where, self.part, self.split or self.own_split)
+        rows, base = self.rows(where)
         found: list[Sample | Failed] = []
         seen: dict[str, int] = {}
         metric = self.metrics()[0]
@@ -166,6 +174,10 @@ class Task:
             except ValueError as error:
                 found.append(Failed(index, name, f"{where}, row {index + 1}: {error}"))
         return found
+
+    def rows(self, where: str) -> tuple[Iterator[Row | ValueError], Path | None]:
+        """As `read`; another way of reading where a data set has a form of its own."""
+        return read(where, self.part, self.split or self.own_split)
 
     def merged(self, rows: Iterator[Row | ValueError]) -> Iterator[Row | ValueError]:
         """Rows that belong together as one; here each stands alone."""
@@ -231,6 +243,27 @@ def sound(value: Any, base: Path | None) -> Sound:
         raise AudioError(f"{file!s:.200}{'…' * (len(str(file)) > 200)}: {error.strerror}") from None
     if not there:
         raise AudioError(f"{file}: no such file")
+    return file
+
+
+def clip_of(folder: Path | None, stems: Iterable[str], whose: str) -> Sound:
+    """The audio file of one of some names, for lists that carry no audio.
+
+    Args:
+        folder: of the audio files.
+        stems: names without their ending, the best first.
+        whose: what the data set is called.
+
+    Raises:
+        ValueError: where there is no folder, or no such file in it.
+    """
+    if folder is None:
+        raise ValueError(f"{whose} carries no audio: --audio FOLDER")
+    named = [*stems]
+    files = [folder / f"{stem}{suffix}" for stem in named for suffix in (".wav", ".flac", ".ogg", ".opus", ".mp3")]
+    file = next((file for file in files if os.path.isfile(file)), None)  # no error for a long name
+    if file is None:
+        raise AudioError(f"{folder / named[-1]}: no .wav, .flac, .ogg, .opus or .mp3 of this name")
     return file
 
 
@@ -349,6 +382,7 @@ def _dataset(where: str | Path, subset: str | None, split: str) -> Iterator[Row 
     except Exception as error:
         raise ValueError(f"cannot read the data set {where} ({one_line(error)})") from error
     sounds = [name for name, kind in data.features.items() if isinstance(kind, datasets.Audio)]
+    classes = {name: kind.names for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
     for name in sounds:
         data = data.cast_column(name, datasets.Audio(decode=False))
     silent = data.remove_columns(sounds)
@@ -362,4 +396,5 @@ def _dataset(where: str | Path, subset: str | None, split: str) -> Iterator[Row 
         return now
 
     for index, row in enumerate(silent if silent.column_names else [{}] * len(data)):
-        yield {**row, **{name: get(index, name) for name in sounds}}
+        said = {name: names[row[name]] for name, names in classes.items() if row[name] is not None and row[name] >= 0}
+        yield {**row, **said, **{name: get(index, name) for name in sounds}}

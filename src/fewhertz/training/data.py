@@ -157,7 +157,7 @@ class EncodedAudio:
 
     def prompts(self, samples: list[int], method: Method) -> list[Tensor]:
         """The prompts of a batch that is about to run."""
-        site, scores = "llm" if method.keep == 1 else method.site, "scores" in method.needs
+        site, scores = method.encoded_to, "scores" in method.needs
         self._now = {key: found for key, found in self._now.items() if key[0] in samples}
         return [self._encoded(sample, site, scores).ids for sample in samples]
 

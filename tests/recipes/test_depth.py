@@ -1,0 +1,46 @@
+"""The page on voices and depth: made of committed results, of runs that the model can do; and the LoRA grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fewhertz.checkpoint import open_checkpoint
+from fewhertz.training.settings import Settings
+from recipes.research import depth
+from recipes.research.grids import lora
+from recipes.research.grids.depth import LAYERS, VOICES, grid, inside, voices, within
+from recipes.research.grids.recovery import SETTINGS
+from recipes.research.measured import Measured
+from recipes.research.tasks import DEPTH, DOCS, RESULTS, SENTENCES
+
+
+def test_nothing_is_said_of_what_was_not_measured(tmp_path: Path) -> None:
+    assert depth.write(Measured(tmp_path), tmp_path) == [] and not list(tmp_path.iterdir())
+
+
+def test_every_run_is_one_that_pocket_can_do() -> None:
+    checkpoint = open_checkpoint("pocket", weights=False)
+    for task in (VOICES, SENTENCES):
+        assert len(set(grid(task))) == len(grid(task))
+        for spec in grid(task):
+            checkpoint.fit(spec)
+    assert len(voices()) == 21 and len(inside()) == 13
+    assert within(0) == "ward@keep=1/3+time+sizes" and within(3) == "ward(site=llm.3)@keep=1/3+time+sizes"
+    assert len(LAYERS) == checkpoint.config.get_text_config().num_hidden_layers
+
+
+def test_the_page_is_made_of_the_committed_results() -> None:
+    measured = Measured(RESULTS).of(DEPTH)
+    there = measured.there(VOICES, *voices()) or measured.there(SENTENCES, *inside())
+    assert there == (DOCS / "depth.md").exists()
+    if there:
+        assert depth.page(measured) == (DOCS / "depth.md").read_text("utf-8"), "run: make reproduce"
+
+
+def test_the_lora_grid_is_whole() -> None:
+    names = [trial.name for trial in lora.TRIALS]
+    assert len(lora.GRID) == 2 * 3 * 3 * 3 and len(set(names)) == len(names)
+    for trial in lora.TRIALS:
+        Settings(**SETTINGS | trial.settings)
+    main = [trial for trial in (*lora.GRID, *lora.REPEATED) if "-r16-a32-qk" in trial.name and "qkvo" not in trial.name]
+    assert len(main) == 2 * 3  # three seeds at both
