@@ -31,7 +31,15 @@ def test_quick_run_and_the_committed_result(bench: ModuleType, tmp_path: Path) -
         for row in result["recordings"]:
             assert row["wer_joined"] - row["wer_alone"] == pytest.approx(row["difference"])
             assert row["seams"] == row["windows"] - 1
-        assert [row["batch_size"] for row in result["speed"]] == [1, asked["batch_size"]]
+        assert [row["batch_size"] for row in result["speed"]] == 2 * [1, asked["batch_size"]]
+        assert result["hours"][0].keys() == committed["hours"][0].keys()
+        for row, (minutes, spec) in zip(result["hours"], asked["hours"], strict=True):
+            assert row["minutes"] == pytest.approx(minutes, abs=1e-3) and row["method"] == spec
+            if "shared" in spec and not {"loop", "halved"} & row["flags"].keys():
+                assert row["audio_tokens"] == round(8 * 60 * minutes)
+            assert 0 <= round(minutes / asked["mark_minutes"]) - len(row["peaks_mib"]) <= 1
+    for row in committed["hours"]:
+        assert max(row["peaks_mib"]) < 1000
 
 
 def test_the_guides_figures_are_those_of_the_file() -> None:
