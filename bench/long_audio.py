@@ -7,8 +7,9 @@ Clips of synthetic sentences are joined with pauses of 0.2 to 2 s: 2 and 20 minu
 words are compared with. A word counts as lost at a seam where it is right alone, missing in the joined text and the
 first or last of its window; as doubled where it is there once more, beside itself at a seam.
 
-An hour and three hours of the same clips, in other orders, are read from files: what the process holds beyond the
-model. The encoder leaves out the padding of windows under all methods, "none" too (`--trim`).
+An hour and three hours of the same clips, in other orders, the latter with pauses of up to 40 s, are read from files:
+what the process holds beyond the model. The encoder leaves out the padding of windows under all methods, "none" too
+(`--trim`).
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ RECOMMENDED_AT = parse(RECOMMENDED, "1/2").spec
 SHARED = "ward(shared=true)@8Hz+time+sizes"
 LONG: dict[str, Any] = {
     "recordings": [[2, "none"], [2, RECOMMENDED_AT], [20, "none"], [20, RECOMMENDED_AT]],
-    "hours": [[60, RECOMMENDED_AT], [180, SHARED]],  # minutes
+    "hours": [[60, 2, RECOMMENDED_AT], [180, 40, SHARED]],  # minutes, longest pause in seconds
     "mark_minutes": 10,
     "batch_size": 8,
-    "timed_rounds": 3,
+    "timed_rounds": 2,
 }
 QUICK: dict[str, Any] = LONG | {
     "recordings": [[0.2, "none"], [0.2, RECOMMENDED_AT]],
-    "hours": [[0.3, RECOMMENDED_AT], [0.3, SHARED]],
+    "hours": [[0.3, 2, RECOMMENDED_AT], [0.3, 2, SHARED]],
     "mark_minutes": 0.1,
     "timed_rounds": 1,
 }
@@ -255,14 +256,14 @@ def speed(loaded: tuple[Any, Any], clips: list[Clip], minutes: float, size: dict
     return rows
 
 
-def written(clips: list[Clip], minutes: float, file: Path) -> Path:
-    """A recording of any length: the clips again and again, each time in another order, with other pauses."""
+def written(clips: list[Clip], minutes: float, pause: float, file: Path) -> Path:
+    """A recording of any length: the clips again and again, in other orders, with pauses of at most so many seconds."""
     draw = np.random.default_rng(2)
     with soundfile.SoundFile(file, "w", RATE, 1, "PCM_16") as out:
         at = 0
         while at < 60 * minutes * RATE:
             for i in draw.permutation(len(clips)):
-                parts = [np.zeros(round(draw.uniform(*PAUSES) * RATE), np.float32), clips[i].wave]
+                parts = [np.zeros(round(draw.uniform(PAUSES[0], pause) * RATE), np.float32), clips[i].wave]
                 part = np.concatenate(parts)[: round(60 * minutes * RATE) - at]
                 out.write(part)
                 at += len(part)
@@ -345,8 +346,8 @@ def main(
     clips = bundled() if lists is None else clips_of(lists)
     folder = tempfile.TemporaryDirectory()
     files = [
-        (written(clips, minutes, Path(folder.name) / f"{place}.wav"), spec)
-        for place, (minutes, spec) in enumerate(size["hours"])
+        (written(clips, minutes, pause, Path(folder.name) / f"{place}.wav"), spec)
+        for place, (minutes, pause, spec) in enumerate(size["hours"])
     ]
     loaded = fewhertz.load("pocket", device=device, dtype="float32")
     result: dict[str, Any] = {

@@ -33,7 +33,7 @@ def test_quick_run_and_the_committed_result(bench: ModuleType, tmp_path: Path) -
             assert row["seams"] == row["windows"] - 1
         assert [row["batch_size"] for row in result["speed"]] == 2 * [1, asked["batch_size"]]
         assert result["hours"][0].keys() == committed["hours"][0].keys()
-        for row, (minutes, spec) in zip(result["hours"], asked["hours"], strict=True):
+        for row, (minutes, _pause, spec) in zip(result["hours"], asked["hours"], strict=True):
             assert row["minutes"] == pytest.approx(minutes, abs=1e-3) and row["method"] == spec
             if "shared" in spec and not {"loop", "halved"} & row["flags"].keys():
                 assert row["audio_tokens"] == round(8 * 60 * minutes)
