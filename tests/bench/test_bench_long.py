@@ -50,8 +50,8 @@ def test_the_guides_figures_are_those_of_the_file() -> None:
         f"{whole['clips']} synthetic dev sentences",
         f"WER {whole['wer_joined']:.1f} % joined, {whole['wer_alone']:.1f} % alone",
         f"`{method['method']}` {method['wer_joined']:.1f} % and {method['wer_alone']:.1f} %",
-        f"Words lost at {whole['seams']} seams: {whole['words_lost']} ({method['words_lost']} with the method), doubled: "
-        f"{whole['words_doubled']} ({method['words_doubled']})",
+        f"Words lost at {whole['seams']} seams: {whole['words_lost']} ({method['words_lost']} with the method), "
+        f"doubled: {whole['words_doubled']} ({method['words_doubled']})",
         f"within {whole['median_error_s']:.3f} s",
         f"{whole['beyond_1_s']} of {whole['edges']} were off by more than 1 s",
         f"{1 / result['speed'][3]['over_one']:.2f} times the processor time of one by one with the method, and "
