@@ -1,4 +1,4 @@
-"""Long recordings: what windows cost in words, whether seams lose or double any, how far times are off, how fast it is.
+"""Long recordings: what windows cost in words, whether seams lose or double any, how far times are off, speed, memory.
 
 python -m recipes.pocket.manifests --lists synthetic unseen-voices pace-110 pace-150 pace-190 --out out/dev
 python -m bench.long_audio --lists out/dev --out results/bench/long-audio.json
@@ -6,18 +6,25 @@ python -m bench.long_audio --lists out/dev --out results/bench/long-audio.json
 Clips of synthetic sentences are joined with pauses of 0.2 to 2 s: 2 and 20 minutes. The same clips alone are what the
 words are compared with. A word counts as lost at a seam where it is right alone, missing in the joined text and the
 first or last of its window; as doubled where it is there once more, beside itself at a seam.
+
+An hour and three hours of the same clips, in other orders, the latter with pauses of up to 40 s, are read from files:
+what the process holds beyond the model. The encoder leaves out the padding of windows under all methods, "none" too
+(`--trim`).
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import statistics
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import typer
 from rich.console import Console
 
@@ -34,12 +41,20 @@ LISTS = ("synthetic", "unseen-voices", "pace-110", "pace-150", "pace-190")
 PAUSES = (0.2, 2.0)  # seconds
 SLIVER = 0.05  # seconds of a clip that a window may hold without having part in it
 RECOMMENDED_AT = parse(RECOMMENDED, "1/2").spec
+SHARED = "ward(shared=true)@8Hz+time+sizes"
 LONG: dict[str, Any] = {
     "recordings": [[2, "none"], [2, RECOMMENDED_AT], [20, "none"], [20, RECOMMENDED_AT]],
+    "hours": [[60, 2, RECOMMENDED_AT], [180, 40, SHARED]],  # minutes, longest pause in seconds
+    "mark_minutes": 10,
     "batch_size": 8,
     "timed_rounds": 2,
 }
-QUICK: dict[str, Any] = LONG | {"recordings": [[0.2, "none"], [0.2, RECOMMENDED_AT]], "timed_rounds": 1}
+QUICK: dict[str, Any] = LONG | {
+    "recordings": [[0.2, "none"], [0.2, RECOMMENDED_AT]],
+    "hours": [[0.3, 2, RECOMMENDED_AT], [0.3, 2, SHARED]],
+    "mark_minutes": 0.1,
+    "timed_rounds": 1,
+}
 console = Console(width=120)
 
 
@@ -178,7 +193,7 @@ def measure(
     """One recording under one method; `texts`: what is said to the clips alone, in order, which grows."""
     wave, placed, used = joined(clips, 60 * minutes)
     batch = size["batch_size"]
-    handle = None if spec == "none" else fewhertz.compress(loaded[0], spec)
+    handle = fewhertz.compress(loaded[0], spec, trim=True)
     for at in range(len(texts), len(used), batch):
         replies = run.reply(*loaded, [clip.wave for clip in used[at : at + batch]])
         texts += [reply.text.lower().split() for reply in replies]
@@ -186,8 +201,7 @@ def measure(
     began, start = processor(), wall()
     segments = list(transcribe(*loaded, wave, batch_size=batch, source_rate=RATE))
     cpu, waited = processor() - began, wall() - start
-    if handle is not None:
-        handle.remove()
+    handle.remove()
     truth = [word for clip in placed for word in clip.words]
     said = [word for segment in segments for word in segment.text.lower().split()]
     wrong_alone = sum(errors(align(c.words, s), c.words, s) for c, s in zip(placed, alone, strict=True))
@@ -219,23 +233,80 @@ def speed(loaded: tuple[Any, Any], clips: list[Clip], minutes: float, size: dict
     """Windows in batches and one by one, in turns."""
     wave, *_ = joined(clips, 60 * minutes)
     seconds = len(wave) / RATE
-    took: dict[int, list[float]] = {1: [], size["batch_size"]: []}
-    for _ in range(size["timed_rounds"]):
-        for batch, found in took.items():
-            began = processor()
-            for _segment in transcribe(*loaded, wave, batch_size=batch, source_rate=RATE):
-                pass
-            found.append(processor() - began)
-    one = min(took[1])
-    return [
-        {
-            "batch_size": batch,
-            "cpu_s": min(found),
-            "audio_s_per_cpu_s": seconds / min(found),
-            "over_one": one / min(found),
-        }
-        for batch, found in took.items()
-    ]
+    rows = []
+    for spec in ("none", RECOMMENDED_AT):
+        took: dict[int, list[float]] = {1: [], size["batch_size"]: []}
+        with fewhertz.compress(loaded[0], spec, trim=True):
+            for _ in range(size["timed_rounds"]):
+                for batch, found in took.items():
+                    began = processor()
+                    for _segment in transcribe(*loaded, wave, batch_size=batch, source_rate=RATE):
+                        pass
+                    found.append(processor() - began)
+        rows += [
+            {
+                "method": spec,
+                "batch_size": batch,
+                "cpu_s": min(found),
+                "audio_s_per_cpu_s": seconds / min(found),
+                "over_one": min(took[1]) / min(found),
+            }
+            for batch, found in took.items()
+        ]
+    return rows
+
+
+def written(clips: list[Clip], minutes: float, pause: float, file: Path) -> Path:
+    """A recording of any length: the clips again and again, in other orders, with pauses of at most so many seconds."""
+    draw = np.random.default_rng(2)
+    with soundfile.SoundFile(file, "w", RATE, 1, "PCM_16") as out:
+        at = 0
+        while at < 60 * minutes * RATE:
+            for i in draw.permutation(len(clips)):
+                parts = [np.zeros(round(draw.uniform(PAUSES[0], pause) * RATE), np.float32), clips[i].wave]
+                part = np.concatenate(parts)[: round(60 * minutes * RATE) - at]
+                out.write(part)
+                at += len(part)
+    return file
+
+
+def resident() -> float:
+    """Memory that the process holds, in MiB (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def memory(loaded: tuple[Any, Any], file: Path, spec: str, size: dict[str, Any]) -> dict[str, Any]:
+    """A recording from a file: the most that is held beyond the model, at each mark, and what it comes to."""
+    before, peak, peaks = resident(), 0.0, []
+    step = 60 * size["mark_minutes"]
+    began, start = processor(), wall()
+    tokens = windows = 0
+    done = first = 0.0
+    flags: Counter[str] = Counter()
+    with fewhertz.compress(loaded[0], spec, trim=True):
+        for segment in transcribe(*loaded, file, batch_size=size["batch_size"]):
+            first = first or processor() - began
+            peak = max(peak, resident() - before)
+            tokens, windows, done = tokens + segment.tokens, windows + (segment.reply is not None), segment.end
+            flags.update(segment.flags)
+            if done >= step * (len(peaks) + 1):
+                peaks.append(peak)
+                peak = 0.0
+    cpu, seconds = processor() - began, audio.duration(file)
+    return {
+        "method": spec,
+        "minutes": seconds / 60,
+        "windows": windows,
+        "audio_tokens": tokens,
+        "hz": tokens / seconds,
+        "flags": dict(sorted(flags.items())),
+        "peaks_mib": peaks,
+        "cpu_s": cpu,
+        "cpu_s_to_the_first_segment": first,
+        "wall_s": wall() - start,
+        "audio_s_per_cpu_s": seconds / cpu,
+    }
 
 
 def show(result: dict[str, Any]) -> None:
@@ -249,10 +320,16 @@ def show(result: dict[str, Any]) -> None:
             f"{row['beyond_1_s']} of {row['edges']} beyond 1 s); flags {row['flags']}; "
             f"{row['new_tokens_in_loops']} of {row['new_tokens']} new tokens in loops"
         )
+    for row in result["hours"]:
+        console.print(
+            f"{row['minutes']:.1f} min, {row['method']}: {row['hz']:.3f} Hz, {row['windows']} windows, flags "
+            f"{row['flags']}; MiB beyond the model, at each mark: {[round(one) for one in row['peaks_mib']]}; "
+            f"{row['audio_s_per_cpu_s']:.1f} s of audio a second of processor time"
+        )
     for row in result["speed"]:
         console.print(
-            f"batches of {row['batch_size']}: {row['audio_s_per_cpu_s']:.1f} s of audio a second of processor time, "
-            f"{row['over_one']:.2f} times one by one"
+            f"{row['method']}, batches of {row['batch_size']}: {row['audio_s_per_cpu_s']:.1f} s of audio a second of "
+            f"processor time, {row['over_one']:.2f} times one by one"
         )
 
 
@@ -267,15 +344,21 @@ def main(
     begin(lists, quick, threads)
     size = QUICK if quick else LONG
     clips = bundled() if lists is None else clips_of(lists)
+    folder = tempfile.TemporaryDirectory()
+    files = [
+        (written(clips, minutes, pause, Path(folder.name) / f"{place}.wav"), spec)
+        for place, (minutes, pause, spec) in enumerate(size["hours"])
+    ]
     loaded = fewhertz.load("pocket", device=device, dtype="float32")
     result: dict[str, Any] = {
-        "what": "words, seams, times, loops and speed of long recordings made of clips with pauses",
+        "what": "words, seams, times, loops, speed and memory of long recordings made of clips with pauses",
         "notes": [
             "speed is by processor time, best of the rounds in turns: the machine was not idle",
             "a word is lost at a seam where it is right alone, missing joined, and at a window's end; doubled where it "
             "is once more beside itself there",
             "times: the ends of windows against the ends of the clips that they hold; where a clip goes on in the next "
             "window there is no end to compare with (within_a_clip)",
+            "peaks_mib: the most that the process held since the last mark, beyond what it held with the model loaded",
         ],
         "quick": quick,
         "configuration": {
@@ -288,6 +371,8 @@ def main(
         "environment": environment(device),
         "recordings": [],
     }
+    with folder:
+        result["hours"] = [memory(loaded, file, spec, size) for file, spec in files]
     (shortest, _), *_ = size["recordings"]
     result["speed"] = speed(loaded, clips, shortest, size)
     alone: dict[str, list[list[str]]] = {}

@@ -21,7 +21,7 @@ FRAME = 0.02  # seconds
 FLOOR, ABOVE_FLOOR, BELOW_LOUD = -65.0, 6.0, 15.0  # dB
 LOUD = -40.0  # dBFS, before anything louder came
 PLACE = 0.1  # seconds: shortest quiet place that is cut in without an overlap
-MARGIN = 0.1  # seconds of quiet that a window keeps around its sound
+MARGIN = 0.16  # seconds of quiet that a window keeps around its sound; chosen on dev
 SILENCE = 3.0  # seconds: a silence of this length, or of an eighth of a window, ends a window and is left out
 OVERLAP = 2.0  # seconds that windows share where there is no quiet place, or a fifth of a window
 
@@ -104,7 +104,7 @@ class _Cutter:
         self.size = round(self.seconds * self.rate)
         self.least = int(np.ceil(MIN_SECONDS * self.rate))
         self.silence = max(2, round(min(SILENCE, self.seconds / 8) * self.rate) // self.frame)  # frames
-        self.margin = min(round(MARGIN * self.rate) // self.frame, self.silence // 4)  # frames
+        self.margin = min(round(MARGIN * self.rate) // self.frame, self.silence // 2)  # frames
         self.ahead = self.size + max(self.least, (self.silence + 1) * self.frame)
 
     def ready(self) -> Iterator[Window]:
