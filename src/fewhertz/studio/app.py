@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ MAX_BYTES = 50 * 2**20  # of an upload
 KEPT_SECONDS = 1800  # after which what was uploaded, and a visitor's clip, is deleted
 MAX_LANES = 12
 MAX_NEW_TOKENS = 256
+PAUSE = 0.2  # seconds before answers: the browser draws on the same cores, and the slider may move on
 CARD_BYTES = 24 * 10**9  # of a common GPU, for what fits
 ASK = "ask"
 UNITS = ("keep", "Hz", "tolerance")
@@ -358,46 +360,49 @@ def build(studio: Studio) -> Any:
 
     def listen(file: str | None, task: str, question: str, reference: str, *budget: Any) -> Iterator[Any]:
         if file is None:
-            yield None, None, "Drop, record or pick a clip.", "", ""
+            yield None, None, "Drop, record or pick a clip."
             return
         try:
             visit = studio.listen(file, asked(task, question), reference.strip() or None)
         except Exception as error:  # of any kind: out of memory, a model's own checks
             text = one_line(error).replace(f"{Path(file).parent}/", "")  # its name is enough
-            yield None, None, bold(text), "", ""
+            yield None, None, bold(text)
             return
-        yield visit, gr.HTML(page=visit.page, value=visit.value()), described(visit), "", ""
-        yield draw(visit, *budget)  # a method that does not fit leaves all tokens
+        yield visit, gr.HTML(page=visit.page, value=visit.value()), described(visit)
+        yield visit, *draw(visit, *budget)  # a method that does not fit leaves all tokens
 
     def pick(visit: Visit | None, event: Any) -> Any:
         if visit is None:
-            return gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip()
         try:
             studio.pick(visit, event.window)
         except Exception as error:
-            return gr.skip(), bold(one_line(error)), gr.skip()
-        return gr.HTML(page=visit.page, value=visit.value()), described(visit), studio.costs(visit)
+            return gr.skip(), bold(one_line(error))
+        return gr.HTML(page=visit.page, value=visit.value()), described(visit)
 
     pick.__annotations__["event"] = gr.EventData  # by this Gradio knows to hand it over
 
     def draw(visit: Visit | None, methods: list[str], unit: str, *sliders: float) -> Any:
         if visit is None:
-            return None, gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip()
         try:
             studio.draw(visit, studio.specs(methods, unit, *sliders))
         except Exception as error:
-            return visit, gr.skip(), bold(one_line(error)), gr.skip(), gr.skip()
-        return visit, visit.value(), described(visit), studio.costs(visit), studio.exported(visit)
+            return gr.skip(), bold(one_line(error))
+        return visit.value(), described(visit)
 
     def answers(visit: Visit | None) -> Iterator[Any]:
-        yield gr.skip(), gr.skip()  # where nothing follows, all stays
         if visit is None:
+            yield gr.skip(), gr.skip(), "", ""
             return
+        # not with the lanes, which are to be seen at once
+        yield gr.skip(), gr.skip(), studio.costs(visit), studio.exported(visit)
+        time.sleep(PAUSE)
         try:
             for _ in studio.answers(visit):
-                yield visit.value(), gr.skip()
+                yield visit.value(), gr.skip(), gr.skip(), gr.skip()
         except Exception as error:
-            yield gr.skip(), bold(one_line(error))
+            yield gr.skip(), bold(one_line(error)), gr.skip(), gr.skip()
 
     def save(visit: Visit | None) -> Any:
         if visit is None:
@@ -440,7 +445,7 @@ def build(studio: Studio) -> Any:
             downloads = [gr.DownloadButton(f"Download tokens.{kind}", visible=False) for kind in ("html", "json")]
 
         sliders = [keep, hertz, tolerance]
-        budget, shown = [methods, unit, *sliders], [visit, frame, said, costs, code]
+        budget, shown = [methods, unit, *sliders], [frame, said]
         task.change(lambda task: gr.update(visible=task == ASK), task, question, show_progress="hidden")
         unit.change(
             lambda unit: [gr.update(visible=unit == name) for name in UNITS],
@@ -452,7 +457,7 @@ def build(studio: Studio) -> Any:
             [sound.change, task.input, question.submit, reference.submit],
             listen,
             [sound, task, question, reference, *budget],
-            shown,
+            [visit, *shown],
             trigger_mode="always_last",
             show_progress="minimal",
             concurrency_limit=4,
@@ -466,12 +471,15 @@ def build(studio: Studio) -> Any:
             show_progress="hidden",
             queue=False,  # it takes milliseconds, and is to be seen at once
         )
-        picked = frame.pick(
-            pick, visit, [frame, said, costs], trigger_mode="always_last", show_progress="hidden", concurrency_limit=4
-        )
+        picked = frame.pick(pick, visit, shown, trigger_mode="always_last", show_progress="hidden", concurrency_limit=4)
         for event in (heard, drawn, picked):
             event.then(
-                answers, visit, [frame, said], show_progress="hidden", concurrency_limit=4, trigger_mode="multiple"
+                answers,
+                visit,
+                [*shown, costs, code],
+                show_progress="hidden",
+                concurrency_limit=4,
+                trigger_mode="multiple",
             )
         keep_page.click(save, visit, downloads, concurrency_limit=4)
     return app
