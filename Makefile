@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · reproduce · claims · training-free · tolerance · depth · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · tolerance · fourth · encoder · depth · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -16,10 +16,11 @@ VERSIONS := 5.16.0 5.24.0
 RESULTS ?= results
 RUNS ?= out/runs/$(RESULTS)
 LISTS := strings synthetic german describe answer
+FOURTH_LISTS := far-new-voices passages pauses strings digits german describe answer voice
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm reproduce claims training-free tolerance depth other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free tolerance fourth encoder depth other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -68,6 +69,7 @@ bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.methods --out results/bench/methods.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.prefill --out results/bench/prefill.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.encoder --out results/bench/encoder.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.sites --out results/bench/sites.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.tolerance --out results/bench/tolerance.json
 	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.corrections --out results/bench/told.json
@@ -81,6 +83,10 @@ bench-vllm: $(READY) $(VLLM_READY)
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving words --out $(RESULTS)/bench/serving-words.json
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving load --out $(RESULTS)/bench/serving-load.json
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving batch --out $(RESULTS)/bench/serving-batch.json
+
+# how soon the studio draws, in a real browser: two minutes on 2 cores; needs the Chromium of test-studio
+bench-studio: $(STUDIO_READY)
+	HF_HUB_OFFLINE=1 $(STUDIO)/bin/python -m bench.studio --out $(RESULTS)/bench/studio.json
 
 # docs/research/claims.md, training-free.md and their pictures, from the packed results
 reproduce: $(READY)
@@ -111,6 +117,20 @@ tolerance: $(READY)
 	$(UNPACK)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
 	$(BIN)/python -m recipes.research.run tolerance --runs $(RUNS)
+	$(PACK)
+
+# the runs of docs/research/fourth.md: half an hour on 2 cores
+fourth: $(READY)
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists $(FOURTH_LISTS) --out out/fourth
+	$(BIN)/python -m recipes.research.run fourth --runs $(RUNS)
+	$(PACK)
+
+# the runs of docs/research/encoder.md
+encoder: $(READY)
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
+	$(BIN)/python -m recipes.research.run encoder --runs $(RUNS)
 	$(PACK)
 
 # the runs of docs/research/depth.md: a quarter of an hour on a core

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_corrections import inputs_of_llm
 from tiny import TINY
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import fewhertz
 from fewhertz.checkpoint import load_processor, open_checkpoint
-from fewhertz.cost import cost, kv_bytes, parse_bytes, prefill_flops, weight_bytes
-from fewhertz.run import request
+from fewhertz.cost import cost, kv_bytes, parse_bytes, prefill_flops, recording_cost, weight_bytes
+from fewhertz.run import PROMPTS, request
 
 SECONDS = [0.1, 0.5, 1.0, 3.337, 7.77, 29.99, 30.0]
 
@@ -153,3 +154,46 @@ def test_memory_sizes(text: str, value: int) -> None:
 def test_what_is_no_memory_size(text: str) -> None:
     with pytest.raises(ValueError, match="24GB"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    "spec", ["pool@keep=1/3", "pool@keep=1/3+time", "ward@keep=1/3+time(fit=700)+sizes", "ward(shared=true)@8Hz+time"]
+)
+def test_windows_in_one_prompt_are_counted_as_the_model_reads_them(
+    spec: str, checkpoint: object, processor: object, pocket: object
+) -> None:
+    method = checkpoint.fit(spec)
+    lengths = [4.0] * 9 + [2.5]
+    hertz = fewhertz.parse(spec).rate
+    found = recording_cost(checkpoint, processor, method, 60.0, lengths, hertz=hertz, tokens=600, memory=10**6)
+    clips = [np.zeros(round(16_000 * one), np.float32) for one in lengths]
+    inputs = request(processor, [clips], PROMPTS["transcribe"])
+    with fewhertz.compress(pocket, method) as handle, inputs_of_llm(pocket) as seen, torch.no_grad():
+        pocket(**inputs)
+    whole = found.one_prompt
+    assert whole.context == (inputs["input_ids"].numel(), seen[0]["inputs_embeds"].shape[1])
+    assert (found.windows, found.before) == (10, sum(handle.last.before))
+    if not method.together:  # shared over the recording, its silences too
+        assert found.after == whole.after == sum(handle.last.after)
+    else:
+        assert found.after == 480 and whole.after == sum(handle.last.after)
+    if method.positions == "time":
+        assert float(seen[0]["position_ids"].max()) + 1 == pytest.approx(whole.positions[1], abs=1e-3)
+
+
+def test_most_windows_of_a_prompt_fit_and_one_more_does_not(checkpoint: object, processor: object) -> None:
+    def whole(count: int, spec: str) -> object:
+        limits = {"tokens": 600, "positions": 1500, "memory": 4_000_000}
+        return recording_cost(checkpoint, processor, checkpoint.fit(spec), 9.0, [4.0] * count, **limits)
+
+    binding = {}
+    for spec in ("pool@keep=1/2", "pool@keep=1/10+time", "pool@keep=1/50+time(fit)", "pool@keep=1"):
+        (plain, _), (most, binds) = whole(1, spec).most
+        binding[spec] = binds
+        assert plain == whole(1, "pool@keep=1").most[1][0]
+        for count in (most, most + 1):
+            one = whole(count, spec).one_prompt
+            fits = one.context[1] <= 600 and one.positions[1] <= 1500 and one.kv[1] <= 4_000_000
+            assert fits is (count == most), (spec, count)
+    assert binding["pool@keep=1/10+time"] == "positions" and binding["pool@keep=1/2"] == "tokens"
+    assert whole(3, "unseg").after is None and whole(3, "unseg").most[1] == (None, None)

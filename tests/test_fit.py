@@ -167,6 +167,27 @@ def test_decoding_goes_on_from_the_end(family: str, model: Any) -> None:
             out = model(input_ids=token, **with_cache(model, cache_of(out)))
 
 
+SEVERAL = ["qwen2-audio", "audio-flamingo-3", "music-flamingo", "qwen2.5-omni", "qwen3-omni", "qwen3-asr"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", SEVERAL, indirect=True)
+def test_a_recording_of_many_windows_in_one_prompt(family: str, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the positions that the LLM was made for; compressed, its end is the last of them, and decoding goes on."""
+    batch = prompts(family, [[400] * 11 + [203]])
+    where, _, _, _ = placed(model, batch, "+time+sizes")
+    reach = int(where.max()) // 2
+    monkeypatch.setattr(model.config.get_text_config(), "max_position_embeddings", reach)
+    drawn, audio, _, handle = placed(model, batch, "+time(fit)+sizes")
+    assert len(handle.last.before) == len(handle.last.after) == 12
+    assert sum(handle.last.after) == int(audio.sum()) < sum(handle.last.before) / 3
+    assert float(drawn.max()) == reach - 1 and bool((drawn.diff() > 0).all())
+    with fewhertz.compress(model, BARE + "+time(fit)+sizes"), inputs_of_llm(model) as seen:
+        out = generated(model, batch, max_new_tokens=3)
+    assert [float(step["position_ids"].max()) for step in seen] == [reach - 1, reach, reach + 1]
+    assert out.shape[1] == batch["input_ids"].shape[1] + 3
+
+
 @torch.no_grad()
 def test_audio_at_the_end(family: str, model: Any) -> None:
     batch = prompts(family, [[400]])

@@ -141,6 +141,14 @@ def test_where_nothing_is_quiet_windows_overlap_or_are_cut() -> None:
     assert np.array_equal(np.concatenate([window.wave for window in cut]), wave)
 
 
+def test_a_quiet_place_further_back_spares_an_overlap() -> None:
+    wave = np.random.default_rng(0).normal(0, 0.1, 20 * RATE).astype(np.float32)
+    wave[int(2.6 * RATE) : int(2.8 * RATE)] = 0
+    first, second, *_ = windows(wave, 6.0, RATE, source_rate=RATE)
+    assert first.end == pytest.approx(2.6, abs=0.03) and second.start == pytest.approx(2.8, abs=0.03)
+    assert not second.blind and not second.shared
+
+
 def test_halves_meet_in_the_quiet() -> None:
     wave = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
     wave[int(1.4 * RATE) : int(1.6 * RATE)] = 0
@@ -402,15 +410,31 @@ def test_other_questions_are_asked_of_the_whole(loaded: tuple[Any, Any], tmp_pat
     assert windows_[1].segment is not None and "cut" in windows_[1].segment.flags
 
 
+def test_a_recording_in_one_prompt(loaded: tuple[Any, Any], talk: Path) -> None:
+    """Its windows as clips, as docs/long.md has it."""
+    model, processor = loaded
+    clips = [window.wave for window in windows(talk, 4.0) if window.wave is not None]
+    inputs = run.request(processor, [clips], "Transcribe the speech.")
+    width = inputs["input_ids"].shape[1]
+    with fewhertz.compress(model, f"ward@keep=1/2+time(fit={width - 100})+sizes") as handle:
+        out = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert len(clips) > 4 and len(handle.last.after) == len(clips)
+    assert out.shape[1] > width and handle.last.after == [(n + 1) // 2 for n in handle.last.before]
+
+
+SHARED = "ward(shared=true)@8Hz+time+sizes"
+
+
 def without_times(line: str) -> dict[str, Any]:
     return {key: value for key, value in json.loads(line).items() if not key.endswith("_s")}
 
 
-@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize(("at", "batch", "method"), [(1, 1, "pool@keep=1/2"), (3, 1, "pool@keep=1/2"), (2, 2, SHARED)])
 def test_interrupted_and_resumed_is_the_same(
-    at: int, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int, batch: int, method: str, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("run", "pocket", talk, "--json", "--device", "cpu", "--dtype", "float32", "--method", "pool@keep=1/2")
+    options = ("run", "pocket", talk, "--json", "--device", "cpu", "--dtype", "float32", "--batch-size", batch)
+    options = (*options, "--method", method)
     whole, out = tmp_path / "whole.json", tmp_path / "talk.json"
     assert fewhertz_(*options, "--out", whole).exit_code == 0
     real, calls = run.reply, []
@@ -426,7 +450,7 @@ def test_interrupted_and_resumed_is_the_same(
         done = fewhertz_(*options, "--out", out)
         assert done.exit_code == 130 and not out.exists() and "--resume" in done.stderr
     journal = tmp_path / "talk.json.journal"
-    assert len(journal.read_text().splitlines()) == 1 + at
+    assert len(journal.read_text().splitlines()) == 1 + at * batch
     with journal.open("a") as cut:
         cut.write('{"file": 0, "wind')  # as `kill -9` leaves it
     refused = fewhertz_(*options, "--out", out)
@@ -438,7 +462,7 @@ def test_interrupted_and_resumed_is_the_same(
     done = fewhertz_(*options, "--out", out, "--resume")
     assert done.exit_code == 0 and not journal.exists() and done.stdout == ""
     first, again = without_times(whole.read_text()), without_times(out.read_text())
-    assert again == first and len(calls) == first["windows"] - at
+    assert again == first and len(calls) == -(-first["windows"] // batch) - at
     assert first["text"] == " ".join(one["text"] for one in first["segments"] if one["text"])
     assert set(first["segments"][0]) == {"start", "end", "text", "tokens", "hz", "flags"}
 

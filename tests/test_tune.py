@@ -65,6 +65,25 @@ def test_agreement_is_counted_by_hand(pocket: tuple[object, object]) -> None:
     assert fewhertz.attached(model) is None
 
 
+def test_sites_in_the_encoder_are_candidates(pocket: tuple[object, object]) -> None:
+    """A layer, several, and a tolerance there: at the site's own count. vLLM serves those of fixed length."""
+    behind, inside = "ward@keep=1/2+time+sizes", "ward(site=encoder.3)@keep=1/2+time+sizes"
+    specs = (
+        behind,
+        inside,
+        "ward(site=encoder.2+3)@keep=1/3+time+sizes",
+        "ward(site=encoder.3)@tolerance=9+time+sizes",
+    )
+    found = fewhertz.tune(*pocket, FILES[:2], specs, agree=1e-9, max_new_tokens=12)
+    by = {one.method: one for one in found.candidates}
+    assert set(by) == set(specs) and by[inside].rate == by[behind].rate > by[specs[2]].rate > by[specs[3]].rate
+    assert by[inside].kl != by[behind].kl and found.served is not None and found.served.method == specs[2]
+    # a candidate's own forward says the same
+    model, processor = pocket
+    (alone,) = fewhertz.tune(model, processor, FILES[:2], [inside], max_new_tokens=12).candidates
+    assert (alone.agreement, alone.kl) == (by[inside].agreement, by[inside].kl)
+
+
 def test_a_run_broken_off_goes_on(pocket: tuple[object, object], tmp_path: Path) -> None:
     journal, lines = tmp_path / "j.jsonl", []
 

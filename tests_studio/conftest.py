@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from playwright.sync_api import Browser, Page, sync_playwright
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -43,6 +45,18 @@ def browser() -> Iterator[Browser]:
         opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Longer than what pocket hears at once: samples, with a long silence before the last of them."""
+    from fewhertz.pocket import path
+
+    some = [soundfile.read(path() / "samples" / f"{i:02}.flac", dtype="float32")[0] for i in (5, 12, 11, 12, 8)]
+    gap, silence = np.zeros(6_400, np.float32), np.zeros(80_000, np.float32)
+    file = tmp_path_factory.mktemp("recording") / "recording.flac"
+    soundfile.write(file, np.concatenate([*(part for one in some for part in (one, gap)), silence, some[0]]), 16_000)
+    return file
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from fewhertz import audio, compare, run
 from fewhertz.plan import Plan
 from fewhertz.pocket import path
 from fewhertz.studio import page as pages
+from fewhertz.windows import windows
 
 Visit = Callable[..., Page]
 LONGER = path() / "samples" / "12.flac"
@@ -56,6 +59,11 @@ def plans() -> dict[str, Plan]:
         run.reply(model, processor, [audio.load(CLIP)], max_new_tokens=1)
         (found[spec],) = fewhertz.attached(model).last.plans
     return found
+
+
+def clips_of(file: Path) -> list[dict[str, Any]]:
+    found = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', file.read_text("utf-8"), re.DOTALL)
+    return [json.loads(one) for one in found]
 
 
 def sound_of(file: Path) -> np.ndarray:
@@ -179,9 +187,10 @@ def test_all_of_it_by_keyboard(shown: Path, plans: dict[str, Plan], visit: Visit
 
 def test_the_words_and_the_figures(shown: Path, visit: Visit) -> None:
     page = visit(shown)
-    lane = page.locator(".lane").nth(1)
-    assert lane.locator("del").all_text_contents() == ["red hat can you see it"]
-    assert lane.locator("ins").all_text_contents() == ["head"]
+    for clip, one in zip(data_of(shown)["lanes"], page.locator(".lane").all(), strict=True):
+        for tag, kind in (("del", "-"), ("ins", "+")):
+            marked = [text for what, text in clip["differences"] if what == kind]
+            assert one.locator(tag).all_text_contents() == marked
     for clip, one in zip(data_of(shown)["lanes"], page.locator(".lane").all(), strict=True):
         words = one.evaluate("""(lane) => { const copy = lane.querySelector(".answer").cloneNode(true);
             copy.querySelectorAll("del").forEach((one) => one.remove()); return copy.textContent; }""")
@@ -239,3 +248,38 @@ def test_what_is_planted_is_held_back(shown: Path, browser: Any) -> None:
     page.wait_for_timeout(200)
     assert page.evaluate("window.pwned ?? 0") == 0
     context.close()
+
+
+def test_a_recording_is_seen_window_by_window(
+    recording: Path, visit: Visit, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    file, spec = tmp_path / "recording.html", "ward@tolerance=0.3+time+sizes"
+    done = fewhertz_("show", recording, "--html", "-m", spec, "--reference", "a b", "--out", file, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    said = json.loads(fewhertz_("run", "pocket", recording, "--method", spec, "--json", "--device", "cpu").stdout)
+    page = visit(file, viewport={"width": 390, "height": 900})
+    boxes, cut = page.locator(".timeline li"), [*windows(recording, 4.0)]
+    for box, window in zip(boxes.all(), cut, strict=True):
+        named = box if window.wave is None else box.locator("button")
+        label = named.get_attribute("aria-label") or ""
+        assert f"{window.start:.1f} to {window.end:.1f} s" in label
+    page.get_by_text("What all windows say").click()
+    whole = page.locator("details dd").all_text_contents()
+    if len(said["segments"]) == len(cut) and not any("loop" in one["flags"] for one in said["segments"]):
+        assert whole[1] == said["text"]  # no window had to be asked again in halves
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    jumped = [i for i, window in enumerate(cut) if window.wave is not None][3]
+    boxes.nth(jumped).locator("button").click()
+    assert page.evaluate("document.activeElement.getAttribute('aria-current')") == "true"
+    assert page.locator("[aria-current]").get_attribute("aria-label").startswith(f"Window {jumped + 1}, ")
+    kept = next(one for one in clips_of(file) if one["timeline"]["shown"] == jumped)["lanes"][1]["audio_tokens"]
+    assert f"tokens {kept}" in page.locator(".figures").nth(1).inner_text().replace("\n", " ")
+    page.locator(".tokens").nth(1).locator("[role=option]").first.click()
+    (heard,) = page.evaluate("window.heard")
+    wave, near = audio.load(recording), round(cut[jumped].offset * 16_000)
+    first = np.float32(heard["samples"][:500])
+    assert any(np.allclose(wave[at : at + 500], first, atol=1e-4) for at in range(near - 2, near + 3))
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]})
+    assert found.violations_count == 0, found.generate_report()
+    if folder := request.config.getoption("--pictures"):
+        page.screenshot(path=folder / "recording-390.png", full_page=True)

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ import fewhertz
 from fewhertz import audio, run
 from fewhertz.cli import app
 from fewhertz.pocket import path
+from fewhertz.transcription import transcribe, written
 
 SAMPLES = sorted((path() / "samples").glob("*.flac"))
 METHOD = "pool@keep=1/2"
@@ -43,7 +45,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "noise.wav").write_bytes(b"not audio")
     soundfile.write(folder / "long.wav", audio.load(SAMPLES[0]).repeat(12), 16_000)
     rows[3:3] = [{"id": "bad", "audio": "noise.wav"}, {"audio": "none.wav"}]
-    rows[9:9] = [{"id": "long", "audio": "long.wav"}]
+    rows[9:9] = [{"id": "long", "audio": "long.wav", "prompt": ASKED}]
     rows.append({"id": "wordy", "audio": "1.wav", "prompt": "word " * 2000})  # beyond --max-model-len
     lines = [json.dumps(row) for row in rows]
     (folder / "clips.jsonl").write_text("\n".join([*lines[:12], "no JSON", *lines[12:]]) + "\n")
@@ -98,6 +100,10 @@ def test_kill_9_and_the_same_command(manifest: Path, tmp_path: Path) -> None:
     for i, one in enumerate(outputs):
         wave = audio.load(manifest.parent / f"{i}.wav")
         reply = run.reply(model, processor, [wave], ASKED if i == 5 else None)[0]
+        if i != 5:
+            (segment,) = one.pop("segments")
+            assert segment["text"] == reply.text and segment["tokens"] == reply.after and segment["start"] == 0
+            assert segment["end"] == one["seconds"] and "silence" not in segment["flags"]
         assert one == {
             "row": one["row"],
             "id": f"clip {i}",
@@ -108,6 +114,51 @@ def test_kill_9_and_the_same_command(manifest: Path, tmp_path: Path) -> None:
             "audio_tokens": reply.after,
             "new_tokens": reply.new_tokens + 1,  # the end of the turn is one
         }
+
+
+def test_segments_of_long_audio_and_a_kill_between_windows(tmp_path: Path) -> None:
+    """A made recording: speech with pauses, hiss without a quiet place, a long silence; short rows beside it."""
+    waves = [audio.load(file) for file in SAMPLES[:6]]
+    pauses = np.random.default_rng(0).uniform(0.2, 2.0, len(waves))
+    parts = [part for wave, s in zip(waves, pauses, strict=True) for part in (wave, np.zeros(round(16_000 * s)))]
+    hiss = np.random.default_rng(0).normal(0, 0.15, 16_000 * 9)
+    long = np.concatenate([*parts, hiss, np.zeros(16_000 * 60), *parts[:4]]).astype(np.float32)
+    soundfile.write(tmp_path / "long.flac", long, 16_000)
+    soundfile.write(tmp_path / "short.wav", waves[1][:24_000], 16_000, subtype="FLOAT")
+    rows = [{"id": name, "audio": name} for name in ("long.flac", "short.wav", "long.flac")]
+    rows[2]["id"] = "again"
+    manifest, out = tmp_path / "clips.jsonl", tmp_path / "out"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script = [sys.executable, "-c", "from fewhertz.cli import main; main()"]
+    asked = [*script, *command(manifest, out, "--batch-size", "3", "--chunk", "4")]
+
+    process = subprocess.Popen(asked, stderr=subprocess.PIPE)
+    journal, until = out / "journal.jsonl", time.monotonic() + START
+    while not journal.exists() or journal.read_bytes().count(b'"window"') < 5:
+        assert process.poll() is None and time.monotonic() < until, process.communicate()[1].decode()[-2000:]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    killed = journal.read_bytes()
+    assert not (out / "outputs.jsonl").exists()
+    done = subprocess.run(asked, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert journal.read_bytes().startswith(killed[: killed.rfind(b"\n") + 1]), "what was written was done again"
+    windows = Counter((one["row"], one["window"]) for one in lines(journal)[1:] if "window" in one)
+    assert {row for row, _ in windows} == {0, 2} and set(windows.values()) == {1}
+
+    outputs = lines(out / "outputs.jsonl")
+    assert [one["id"] for one in outputs] == ["long.flac", "short.wav", "again"]
+    model, processor = fewhertz.load("pocket", METHOD, device="cpu", dtype="float32")
+    for one in outputs[:2]:
+        segments = [*transcribe(model, processor, one["audio"], chunk=4.0, batch_size=3)]
+        assert one["segments"] == [*map(written, segments)]
+        assert one["text"] == " ".join(segment.text for segment in segments if segment.text)
+        assert one["audio_tokens"] == sum(segment.tokens for segment in segments)
+        assert one["seconds"] == pytest.approx(audio.duration(one["audio"]), abs=1e-3)
+    assert outputs[0]["segments"] == outputs[2]["segments"]  # whatever was broken off
+    flags = {flag for one in outputs[0]["segments"] for flag in one["flags"]}
+    assert "silence" in flags and flags & {"overlap", "seam"}
 
 
 def test_a_count_from_the_mel(tmp_path: Path) -> None:

@@ -123,13 +123,15 @@ SIZES = {
     "small": Size(192, 5, 3, 192, 4, 512, 1024, 60_000, 20_000, 600, 12_000),
     # another shape, to see what is of the shape of `small`: a thinner encoder, a wider LLM of fewer layers
     "wide": Size(160, 4, 4, 256, 3, 512, 1024, 60_000, 20_000, 400, 4_000),
+    # the shape of `small`, so that it can begin from the third version's weights, on the audio of `large`
+    "fourth": Size(192, 5, 3, 192, 4, 512, 1024, 420_000, 70_000, 500, 12_000),
     "large": Size(320, 6, 5, 256, 4, 640, 1024, 420_000, 70_000, 500, 8_000),  # for a GPU: all that 25 MB hold
 }
 
 
 def cache(size: str) -> Path:
     """Where the audio of a size is: that of the tiny one is little, `large` hears more voices and sentences."""
-    return HERE / "cache" / {"tiny": "tiny", "large": "large"}.get(size, "full")
+    return HERE / "cache" / {"tiny": "tiny", "fourth": "large", "large": "large"}.get(size, "full")
 
 
 SPOKEN = ("english", "spell", "tone", "german")  # kinds of synthetic speech

@@ -269,7 +269,7 @@ def sensitivity(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", default="small")
+    parser.add_argument("--run", default="fourth")
     parser.add_argument("--shipped", action="store_true", help="the shipped directory instead of the run's checkpoint")
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--sets", nargs="*", help="some of the sets; all by default")

@@ -1,17 +1,23 @@
 """Does anything of a test or dev list occur in training? Prints what was compared; exits with 1 where it does.
 
-    python -m recipes.pocket.leaks [--size small] [--data ../shared/data] [--lists recipes/pocket/splits]
+    python -m recipes.pocket.leaks [--size fourth] [--data ../shared/data] [--lists recipes/pocket/splits]
+    python -m recipes.pocket.leaks --begun-from third.txt --near recipes/pocket/results/near-third.json
 
 Sentences are compared by their normalised text, in every language and on both sides of a translation; single words of
 Speech Commands are no sentences. Far lists are held against all English of training, heard or written, by the rule of
 `texts.py`: no sentence of either side may be near one of the other. Speakers: LJSpeech has one, who is in both splits
 of the data set, and Picovoice does not name its own; both are left out of that comparison. Environmental sounds are
 compared by their source recording too, from which several clips may be cut.
+
+A run that begins from other weights has also heard what they heard. ``--begun-from`` names a file of those sentences,
+normalised, one a line. None of them may be in a list; the items that are near to one are named in ``--near``, so that
+figures can be had with and without them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -116,11 +122,23 @@ def check(train: Inventory, lists: dict[str, list[dict]], data: Path) -> list[st
     return out
 
 
+def near_items(texts: list[str], lists: dict[str, list[dict]]) -> dict[str, list[str]]:
+    """Ids of the items of far lists that say a sentence near to one of ``texts`` (normalised)."""
+    known, out = Near(texts), {}
+    for name, rows in lists.items():
+        if name.partition("-")[0] in FAR:
+            said = [[normalise_text(s["raw"], r["lang"]) for s in r.get("says") or [r["say"]]] for r in rows]
+            out[name] = [r["id"] for r, some in zip(rows, said, strict=True) if known.of(some).any()]
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--size", choices=SIZES, default="fourth")
     parser.add_argument("--data", type=Path, default=config.DATA)
     parser.add_argument("--lists", type=Path, default=SPLITS)
+    parser.add_argument("--begun-from", type=Path, help="sentences that the weights begun from were trained on")
+    parser.add_argument("--near", type=Path, help="write the ids of the items that are near to one of those")
     args = parser.parse_args()
     lists = {p.stem: read_jsonl(p) for p in sorted(args.lists.glob("*.jsonl"))}
     train = training(args.size, args.data)
@@ -129,6 +147,22 @@ def main() -> None:
     for name, inventory in {"training": train, **{n: listed(r, args.data) for n, r in lists.items()}}.items():
         print(f"{name:27}" + "".join(f"{len(getattr(inventory, k)):11,}" for k in kinds))
     found = check(train, lists, args.data)
+    if args.begun_from:
+        texts = args.begun_from.read_text("utf-8").splitlines()
+        earlier = Inventory(sentences=set(texts))
+        found += [
+            f"{name}: sentences shared with what was begun from: {', '.join(sorted(same)[:5])}"
+            for name, rows in lists.items()
+            if (same := shared(earlier, listed(rows, args.data), False)["sentences"])
+        ]
+        near = near_items(texts, lists)
+        print(
+            "\n".join(
+                f"{name}: {len(ids)} of {len(lists[name])} items near to one begun from" for name, ids in near.items()
+            )
+        )
+        if args.near:
+            args.near.write_text(json.dumps({"sentences": len(texts), "items": near}, indent=1) + "\n", "utf-8")
     print("\n".join(found) or f"nothing of {len(lists)} lists is in training, nothing of a test list in a dev list")
     sys.exit(1 if found else 0)
 

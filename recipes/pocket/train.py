@@ -191,19 +191,20 @@ def start_from(model: Qwen2AudioForConditionalGeneration, processor: object, fol
 class Rounds(IterableDataset):
     """The batches of all rounds from one on, made by worker processes where there are cores for it."""
 
-    def __init__(self, data: Training, first: int) -> None:
-        self.data, self.first = data, first
+    def __init__(self, data: Training, first: int, strength: float = 1.0) -> None:
+        self.data, self.first, self.strength = data, first, strength
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        torch.set_num_threads(1)
         worker = get_worker_info()
+        if worker:  # in the main process the same number is the steps' own
+            torch.set_num_threads(1)
         begin, stride = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
         mix = self.data.mix_from
         for number in itertools.count(begin, stride):  # a loader takes one from each worker in turn: in order
             # a round has about BATCHES steps, so this is the step that it will be taken at
             step = number * BATCHES
             augment = min(1.0, max(0.0, step - 1.5 * mix) / max(1, 1.5 * mix))
-            yield self.data.round(number, step, augment)
+            yield self.data.round(number, step, augment * self.strength)
 
 
 def learning_rate(progress: float, step: int, peak: float, warmup: int) -> float:
@@ -294,7 +295,7 @@ def train(args: argparse.Namespace) -> None:
         step, number, spent, audio, before = (state[k] for k in ("step", "round", "spent", "heard", "before"))
     (run / f"arguments-{step:06d}.json").write_text(json.dumps(vars(args), indent=1, default=str))
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
-    loader = DataLoader(Rounds(data, number), batch_size=None, num_workers=args.workers)
+    loader = DataLoader(Rounds(data, number, args.augment), batch_size=None, num_workers=args.workers)
     rounds = iter(loader)  # workers are forked before the bank is read: they need none of it
     bank, noise = data.bank.load(args.device), noises(torch.device(args.device))
     watched = Bank(config.cache(args.size), lists=True) if args.watch_every else None
@@ -398,6 +399,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--mix-from", type=int, help="step from which all kinds are mixed; the size's own by default")
     parser.add_argument("--shift", type=float, default=0.0, help="share of examples whose positions are shifted then")
+    parser.add_argument("--augment", type=float, default=1.0, help="how much sound is disturbed at most, 0 to 1")
     parser.add_argument("--steps", type=int, default=0, help="length of the schedule; the size's own by default")
     parser.add_argument("--minutes", type=float, default=0.0, help="length of the schedule in minutes of stepping")
     parser.add_argument("--stop-at", type=int, default=0, help="stop after this step whatever the schedule says")

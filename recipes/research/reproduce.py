@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import depth, tolerance
+from . import depth, encoder, fourth, tolerance
 from .claims import page as claims
 from .measured import Measured
 from .tasks import DOCS, RESULTS
@@ -27,7 +27,7 @@ def main() -> None:
         print(claims.rates_table(measured))
     else:
         args.docs.mkdir(parents=True, exist_ok=True)
-        pages = (claims.write, training_free.write, tolerance.write, depth.write)
+        pages = (claims.write, training_free.write, tolerance.write, encoder.write, depth.write, fourth.write)
         print(*(file for write in pages for file in write(measured, args.docs)), sep="\n")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from fewhertz.evaluation import results
 from fewhertz.evaluation.runner import evaluate, specs
 
-from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, depth, lora, other_models, recovery, tolerance
+from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, depth, encoder, fourth, lora, other_models, recovery, tolerance
 from .grids.claims import grid
 from .grids.training_free import (
     AFFINITY,
@@ -37,6 +37,8 @@ from .tasks import (
     BATCH,
     DEPTH,
     DEV,
+    ENCODER,
+    FOURTH,
     FRENCH,
     LISTS,
     LONGEST,
@@ -63,8 +65,10 @@ def measure(
     lists: Path,
     adapters: Sequence[Path] = (),
     model: str | Path = MODEL,
+    longest: int = LONGEST,
+    trim: bool = False,
 ) -> int:
-    """Measure runs of a task that are missing; returns how many rows or runs went wrong."""
+    """Measure runs of a task that are missing; returns how many rows or runs went wrong. `longest`: new tokens."""
     from transformers.utils import logging
 
     import fewhertz.tasks  # noqa: F401
@@ -74,8 +78,8 @@ def measure(
     logging.disable_progress_bar()
     data = KINDS["manifest"](data=str(lists / f"{task.label}.jsonl"))
     done = evaluate(
-        model, data, runs, out, limit=task.rows, batch_size=BATCH, max_new_tokens=LONGEST, device="cpu",
-        adapters=adapters, say=lambda text: print(text, flush=True),
+        model, data, runs, out, limit=task.rows, batch_size=BATCH, max_new_tokens=longest, device="cpu",
+        adapters=adapters, trim=trim, say=lambda text: print(text, flush=True),
     )  # fmt: skip
     for error in done.errors:
         print(error, flush=True)
@@ -171,6 +175,20 @@ def priced(out: Path, lists: Path, task: Asked) -> int:
     return measure(task, tolerance.grid(task), out / TOLERANCE, lists / "test") if task in tolerance.LISTS else 0
 
 
+def newest(out: Path, lists: Path, task: Asked) -> int:
+    """Pocket's fourth version on its own lists."""
+    if task not in fourth.LISTS:
+        return 0
+    longest = fourth.LONGEST.get(task, LONGEST)
+    return measure(task, fourth.grid(), out / FOURTH, lists / "fourth", longest=longest)
+
+
+def inside(out: Path, lists: Path, task: Asked) -> int:
+    """Before a layer of the encoder, on the first rows of a list: 6 minutes on one core."""
+    short = next((one for one in encoder.LISTS if one.label == task.label), None)
+    return 0 if short is None else measure(short, encoder.grid(), out / ENCODER, lists / "test", trim=True)
+
+
 def deep(out: Path, lists: Path, task: Asked) -> int:
     """What is not words, and inside the LLM."""
     there = task in (depth.VOICES, depth.SENTENCES)
@@ -184,10 +202,12 @@ def low_rank(out: Path, lists: Path, task: Asked) -> int:
 
 
 JOBS: dict[str, Job] = {
+    "fourth": newest,
     "claims": claims,
     "recovery": adapted,
     "other-models": others,
     "tolerance": priced,
+    "encoder": inside,
     "depth": deep,
     "lora": low_rank,
 }
@@ -202,12 +222,14 @@ def main() -> None:
         "--parts", nargs="*", choices=PARTS, default=list(PARTS), help="of training-free; all by default"
     )
     several = {task.label: task for task in (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)}
+    of_fourth = {task.label: task for task in fourth.LISTS}
     parser.add_argument(
-        "--tasks", nargs="*", choices=several, default=list(several), help="dev lists by their test's name"
+        "--tasks", nargs="*", choices={**several, **of_fourth}, help="of all; dev lists by their test's name"
     )
     args = parser.parse_args()
     job = JOBS.get(args.job) or training_free(args.parts)
-    wrong = sum(job(args.runs, args.lists, several[label]) for label in args.tasks)
+    known = of_fourth if args.job == "fourth" else several
+    wrong = sum(job(args.runs, args.lists, task) for label, task in known.items() if label in (args.tasks or known))
     raise SystemExit(int(wrong > 0))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import DEFAULT
@@ -156,15 +157,26 @@ def agreed(bench: Path) -> str:
                 f"`{chosen['method']}`, {chosen['hertz']:.1f} Hz: {chosen['loss']:+.2f} [{low:+.2f}, {high:+.2f}]"
                 if chosen
                 else "none",
+                tested(chosen) if chosen else "–",
             ]
         )
     heads = ["dev list", "candidates", "rank correlation of disagreement", "of divergence"]
     return (
         "## Does agreement say what a method loses?\n\n`fewhertz tune` reads no label: it counts the tokens of the "
         "uncompressed model's own answers at which a method would choose otherwise. Here its ranks are held against "
-        "true losses on the same clips (`python -m recipes.research.agreement`).\n\n"
-        + table([*heads, f"its choice at {100 * found['agree']:g} %: true loss"], rows)
+        f"true losses on the same clips, with weights `{found.get('weights_sha256', '2b4d5eb5')[:8]}` "
+        "(`python -m recipes.research.agreement`).\n\n"
+        + table([*heads, f"its choice at {100 * found['agree']:g} %: true loss", "on test"], rows)
     )
+
+
+def tested(chosen: dict[str, Any]) -> str:
+    """The true loss of a choice on the test list of the same kind."""
+    if "test" not in chosen:
+        return "–"
+    one = chosen["test"]
+    low, high = one["interval"]
+    return f"{one['rate_hz']:.1f} Hz: {one['loss']:+.2f} [{low:+.2f}, {high:+.2f}], n={one['n']}"
 
 
 def draw(measured: Measured, file: Path) -> Path:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -142,20 +145,40 @@ def cost(
         ValueError: for audio beyond the model's window.
     """
     # here, since counting alone needs no library that reads audio
-    from fewhertz.run import request, sample_rate, too_long
+    from fewhertz.run import too_long
 
     limit = checkpoint.family.max_seconds
     if limit is not None and seconds > limit:
         raise ValueError(too_long(seconds, checkpoint.family, chunks=True))
+    around, before = _counted(checkpoint, processor, seconds, prompt)
+    return _cost(checkpoint, method, seconds, around, [before])
+
+
+def _counted(
+    checkpoint: Checkpoint, processor: Any, seconds: float, prompt: str | None = None, clips: int = 1
+) -> tuple[int, int]:
+    """Tokens around the audio of a prompt, and of the audio: of `clips` pieces of `seconds` each."""
+    from fewhertz.run import request, sample_rate
+
     silence = np.zeros(round(seconds * sample_rate(processor)), np.float32)
     with undamaged(checkpoint.directory, "the processor or tokenizer"):
-        ids = request(processor, [silence], prompt)["input_ids"]
+        ids = request(processor, [silence] if clips == 1 else [[silence] * clips], prompt)["input_ids"]
     before = int((ids == checkpoint.family.placeholder(checkpoint.config)).sum())
-    around = ids.numel() - before
+    return ids.numel() - before, before
+
+
+def _after(method: Method | None, clips: list[int]) -> int | None:
+    """Audio tokens that the LLM reads of clips of so many in one prompt; `None`: variable."""
     if method is None:
-        after: int | None = before
-    else:
-        after = method.num_tokens(before) if method.fixed_budget or method.together else None
+        return sum(clips)
+    if method.together:
+        return max(method.num_tokens(sum(clips)), len(clips))
+    return sum(map(method.num_tokens, clips)) if method.fixed_budget else None
+
+
+def _cost(checkpoint: Checkpoint, method: Method | None, seconds: float, around: int, clips: list[int]) -> Cost:
+    """What a prompt with clips of so many audio tokens costs, and `around` tokens around them."""
+    before, after = sum(clips), _after(method, clips)
     text, dtype = checkpoint.config.get_text_config(), dtype_of(checkpoint.config)
     long = around + before
     far: int | None = long
@@ -166,7 +189,7 @@ def cost(
         far = short
     elif reach is not None and long > reach:  # packed tokens may reach further: they are drawn together no more
         far = None if short is None else max(short, reach)
-    scale = 1.0 if reach is None else None if far is None else 1 - (long - far) / max(1, before - 1)
+    scale = 1.0 if reach is None else None if far is None else 1 - (long - far) / max(1, before - len(clips))
     return Cost(
         seconds,
         around,
@@ -177,6 +200,130 @@ def cost(
         (long, far),
         scale,
         layer,
+    )
+
+
+def _several(checkpoint: Checkpoint, processor: Any) -> Callable[[int], int] | None:
+    """Tokens around so many clips of a prompt; `None` where the processor takes one.
+
+    By the template alone: the features of many clips would fill the memory.
+    """
+    from fewhertz.run import PROMPTS, conversation
+
+    asked, placeholder = PROMPTS["transcribe"], checkpoint.family.placeholder(checkpoint.config)
+
+    def around(clips: int) -> int:
+        talk = conversation([{"type": "audio", "audio": ""}] * clips, asked)
+        text = processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+        ids = processor.tokenizer(text)["input_ids"]
+        return len(ids) - ids.count(placeholder)
+
+    try:
+        return around if around(2) == _counted(checkpoint, processor, 1.0, asked, clips=2)[0] else None
+    except Exception:  # of any kind: a processor's own ways to say that it takes one
+        return None
+
+
+def _most(around: Callable[[int], int], each: int, limit: int) -> int:
+    """Clips of so many tokens that a prompt of at most `limit` holds."""
+    return max(0, bisect(range(limit), limit, key=lambda clips: around(clips) + clips * each) - 1)
+
+
+@dataclass(frozen=True)
+class RecordingCost:
+    """What a recording costs in windows, without and with a method: one by one, and in one prompt.
+
+    Attributes:
+        seconds: length of the recording.
+        windows: how many; silences that are left out are none.
+        before: audio tokens of all without a method.
+        after: audio tokens that the LLM reads; `None` for a method of variable length.
+        flops: of the LLM's prefills, where each window has a prompt of its own.
+        longest: the prompt of the longest window alone.
+        one_prompt: all windows in one prompt; `None` where the processor takes one piece of audio a prompt.
+        most: most windows of the longest kind in one prompt, and what binds there: `"tokens"`, `"positions"` or
+            `"memory"` (`None`: nothing does); without and with the method. `None` for variable length.
+    """
+
+    seconds: float
+    windows: int
+    before: int
+    after: int | None
+    flops: tuple[int, int | None]
+    longest: Cost
+    one_prompt: Cost | None
+    most: list[tuple[int | None, str | None]]
+
+    @property
+    def rate(self) -> tuple[float, float | None]:
+        """Audio tokens per second of the recording, in Hz, without and with the method."""
+        return self.before / self.seconds, None if self.after is None else self.after / self.seconds
+
+
+def recording_cost(
+    checkpoint: Checkpoint,
+    processor: Any,
+    method: Method | None,
+    seconds: float,
+    lengths: list[float],
+    *,
+    hertz: Fraction | None = None,
+    tokens: int | None = None,
+    positions: int | None = None,
+    memory: int | None = None,
+) -> RecordingCost:
+    """What a recording costs in windows.
+
+    Args:
+        checkpoint: as `cost`.
+        processor: likewise.
+        method: likewise.
+        seconds: length of the recording, silences included.
+        lengths: of its windows, in seconds, one or more.
+        hertz: tokens a second that a shared budget asks for; `None`: its `keep`.
+        tokens: most tokens of a prompt; `None`: any.
+        positions: the positions that the model was trained on; `None`: any.
+        memory: bytes for the KV cache of a prompt; `None`: any.
+    """
+    counts: dict[float, int] = {}
+    for one in dict.fromkeys(lengths):
+        around, counts[one] = _counted(checkpoint, processor, one)  # the same around all
+    clips = [counts[one] for one in lengths]
+    alone = [_cost(checkpoint, method, lengths[0], around, [n]) for n in dict.fromkeys(clips)]
+    price = {one.before: one for one in alone}
+    after = [price[n].after for n in clips]
+    flops = [price[n].flops[1] for n in clips]
+    total = None if None in after else sum(one or 0 for one in after)
+    if method is not None and method.together:
+        total = method.num_tokens(sum(clips)) if hertz is None else round(hertz * Fraction(seconds))
+        total = min(max(total, len(clips)), sum(clips))
+    longest = max(alone, key=lambda one: one.before)
+    several = _several(checkpoint, processor)
+    together = None if several is None else _cost(checkpoint, method, seconds, several(len(clips)), clips)
+    text, dtype = checkpoint.config.get_text_config(), dtype_of(checkpoint.config)
+    room = None if memory is None else max(0, memory) // kv_bytes(text, 1, dtype)
+    reach = None if method is None else reach_of(method, checkpoint.config)
+    most: list[tuple[int | None, str | None]] = []
+    for compressed, count in enumerate((longest.before, longest.after)):
+        if count is None or several is None:
+            most.append((None, None))
+            continue
+        timed = compressed and method is not None and method.positions == "time"
+        fits = reach is not None and positions is not None and reach <= positions
+        far = longest.before if timed and not fits else count
+        limits = {"tokens": (tokens, count), "positions": (positions, far), "memory": (room, count)}
+        found = {name: _most(several, each, limit) for name, (limit, each) in limits.items() if limit is not None}
+        binds = min(found, key=lambda name: found[name], default=None)
+        most.append((None if binds is None else found[binds], binds))
+    return RecordingCost(
+        seconds,
+        len(clips),
+        sum(clips),
+        total,
+        (sum(price[n].flops[0] for n in clips), None if None in flops else sum(one or 0 for one in flops)),
+        longest,
+        together,
+        most,
     )
 
 

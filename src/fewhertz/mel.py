@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,3 +35,21 @@ def mel_tokens(
             frames = min(window.shape[-1], max(n, round(n * FRAMES / rate)))
             parts.append(adaptive_avg_pool1d(window[None, :, :frames].float(), n)[0].T)
     return torch.cat(parts) if parts else features.new_zeros(0, features.shape[1])
+
+
+def log_mel(wave: Float[np.ndarray, " samples"], rate: int) -> Float[np.ndarray, "80 frames"]:
+    """Whisper's log-mel spectrogram, 100 frames a second, whatever model reads the audio.
+
+    Args:
+        wave: mono audio, at least 0.1 s.
+        rate: samples per second, in Hz.
+    """
+    out = _extractor(rate)(wave, sampling_rate=rate, padding="longest", truncation=False, return_tensors="np")
+    return out["input_features"][0]
+
+
+@cache
+def _extractor(rate: int) -> Any:
+    from transformers import WhisperFeatureExtractor
+
+    return WhisperFeatureExtractor(sampling_rate=rate, hop_length=rate // FRAMES, n_fft=rate // 40)

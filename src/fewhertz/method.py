@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fewhertz.plan import Plan
@@ -34,17 +34,19 @@ class Clip:
             names `"scores"`.
         mel: mean log-mel of what each token stands for (fewhertz.mel); present for methods whose `needs` names `"mel"`.
         learned: what the method's `build` made, with the weights that the model carries. `None`: untrained.
+        sizes: how many each token stands for, where some were merged at an earlier layer. `None`: one each.
     """
 
     rate: float
     scores: Float[Tensor, "b n"] | None = None
     mel: Float[Tensor, "b n bins"] | None = None
     learned: nn.Module | None = None
+    sizes: Int[Tensor, "b n"] | None = None
 
     def row(self, i: int) -> Clip:
         """Of one of the clips."""
-        scores, mel = (None if x is None else x[i : i + 1] for x in (self.scores, self.mel))
-        return dataclasses.replace(self, scores=scores, mel=mel)
+        scores, mel, sizes = (None if x is None else x[i : i + 1] for x in (self.scores, self.mel, self.sizes))
+        return dataclasses.replace(self, scores=scores, mel=mel, sizes=sizes)
 
 
 def seconds(default: float) -> Any:
@@ -57,9 +59,9 @@ def written(parameter: dataclasses.Field[Any], value: Any) -> str:
     return (str(value).lower() if isinstance(value, bool) else str(value)) + parameter.metadata.get("unit", "")
 
 
-def layer_of(site: str) -> int | None:
-    """The encoder layer k of a site `"encoder.k"`; `None`: another site."""
-    return int(site.removeprefix("encoder.")) if site.startswith("encoder.") else None
+def layers_of(site: str) -> list[int]:
+    """The encoder layers of a site `"encoder.k"` or `"encoder.k+l"`; none: another site."""
+    return [int(layer) for layer in site.removeprefix("encoder.").split("+")] if site.startswith("encoder.") else []
 
 
 def _fraction(value: Any, what: str) -> Fraction:
@@ -87,8 +89,9 @@ class Method:
         min: least audio tokens per second under a tolerance, in Hz.
         max: most of them.
         site: where the method acts: `"llm"` (the LLM's input space, after the projector), `"encoder"` (before it),
-            `"encoder.k"` (on the frames before layer k of the encoder, from 0: the layers from k on run on fewer) or
-            `"llm.k"` (on the hidden states of audio tokens before layer k of the LLM; `"llm.0"` is `"llm"`).
+            `"encoder.k"` (on the frames before layer k of the encoder, from 0: the layers from k on run on fewer;
+            `"encoder.k+l"`: a part before each of these layers) or `"llm.k"` (on the hidden states of audio tokens
+            before layer k of the LLM; `"llm.0"` is `"llm"`).
         positions: positions that the LLM gives tokens (fewhertz.corrections): `"packed"`, one after the other, or
             `"time"`, the mean position of what it stands for. For the attachment: `assign` has no use for it.
         fit: whether time positions within clips are drawn together where a prompt would end beyond the positions that
@@ -150,6 +153,8 @@ class Method:
             object.__setattr__(self, "rate", rate)
         if _SITE.fullmatch(self.site) is None:
             raise ValueError(f'site is "llm", "llm.k", "encoder" or "encoder.k" with a layer k, got {shown(self.site)}')
+        if self.layers != sorted(set(self.layers)):
+            raise ValueError(f"layers of a site rise, as in encoder.12+16+20, got {shown(self.site)}")
         if self.llm_layer == 0:
             object.__setattr__(self, "site", "llm")
         self._check_presentation()
@@ -175,9 +180,9 @@ class Method:
             raise ValueError(f"min is at most max, got {_decimal(self.min)} Hz and {_decimal(self.max)} Hz")
 
     @property
-    def layer(self) -> int | None:
-        """The encoder layer that it acts before; `None`: behind the encoder."""
-        return layer_of(self.site)
+    def layers(self) -> list[int]:
+        """The encoder layers that it acts before; none: it acts behind the encoder."""
+        return layers_of(self.site)
 
     @property
     def llm_layer(self) -> int | None:
@@ -186,8 +191,10 @@ class Method:
 
     @property
     def encoded_to(self) -> str:
-        """The site that audio is encoded to; the LLM's where nothing is merged: only so is keep=1 exact to the bit."""
-        return "llm" if self.keep == 1 or self.llm_layer is not None else self.site
+        """The site that audio is encoded to: its first layer inside the encoder, or the LLM's where nothing is merged
+        there. The projector then runs on whole windows: only so is keep=1 exact to the bit.
+        """
+        return "llm" if self.keep == 1 or self.llm_layer is not None else self.site.partition("+")[0]
 
     def _check_presentation(self) -> None:
         if self.positions not in ("packed", "time"):
@@ -298,9 +305,24 @@ class Method:
         """
         raise NotImplementedError(f"{type(self).__name__} shares a budget and has to write assign_together")
 
-    def plans_together(self, x: Float[Tensor, "1 n d"], lengths: list[int]) -> list[Plan]:
-        """`assign_together` with the count filled in: that of the whole length, and one a clip at least."""
-        return self.assign_together(x.detach(), lengths, max(self.num_tokens(x.shape[1]), len(lengths)))
+    def prices(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n-1"]:
+        """What each merge costs on the way from `n` tokens of a clip to one, in any order.
+
+        Written by methods that may be `together`: so the tokens of clips that are not in memory at once are counted by
+        one price.
+        """
+        raise NotImplementedError(f"{type(self).__name__} shares a budget and has to write prices")
+
+    def plans_together(self, x: Float[Tensor, "1 n d"], lengths: list[int], m: int | None = None) -> list[Plan]:
+        """`assign_together` with the count filled in: that of the whole length, and one a clip at least.
+
+        Args:
+            x: as `assign_together`.
+            lengths: likewise.
+            m: output tokens of all of them, as near as can be; `None`: the budget's share.
+        """
+        count = self.num_tokens(x.shape[1]) if m is None else min(m, x.shape[1])
+        return self.assign_together(x.detach(), lengths, max(count, len(lengths)))
 
     def plans(self, x: Float[Tensor, "b n d"], clip: Clip) -> list[Plan]:
         """The plan of each of `b` clips of equal length, for methods of variable length too."""
@@ -439,7 +461,7 @@ class Chain(Method):
 _NOT_IN_BRACKETS = ("keep", "rate", "tolerance", "min", "max", "positions", "fit", "sizes")
 _CORRECTION = re.compile(r"(?P<name>[A-Za-z]+)\s*(?:\((?P<inner>[^()]*)\))?")
 _FIT = re.compile(r"fit(?:\s*=\s*(?P<most>\d{1,9}))?")
-_SITE = re.compile(r"(llm|encoder)(\.\d{1,3})?")
+_SITE = re.compile(r"llm(\.\d{1,3})?|encoder(\.\d{1,3}(\+\d{1,3})*)?")
 _SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
 
 

@@ -1,17 +1,34 @@
-"""What our pages have in common: they need no network, and run no script but their own."""
+"""What our pages have in common: their frame; they need no network, and run no script but their own."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
+from importlib import resources
 from typing import Any
 
 
 def fill(template: str, values: dict[str, str]) -> str:
     """A template with each `$name` replaced, all at once: what a value holds of `$` stays."""
     return re.sub(rf"\$({'|'.join(values)})\b", lambda match: values[match[1]], template)
+
+
+def document(title: str, style: str, script: str, body: str) -> str:
+    """A page as one text. What damaged text holds of half characters is replaced, as in any page.
+
+    Args:
+        title: of the page, as text.
+        style: CSS beside what all pages share.
+        script: JavaScript.
+        body: HTML.
+    """
+    template = resources.files("fewhertz").joinpath("page.html").read_text("utf-8")
+    page = fill(template, {"title": html.escape(title), "style": style, "script": script, "body": body})
+    page = page.encode("utf-8", "replace").decode()
+    return page.replace("$policy", policy(page), 1)
 
 
 def policy(page: str) -> str:

@@ -13,6 +13,7 @@ from itertools import accumulate
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +123,16 @@ class Plan:
         """Share of each input token in its output token: 0 where it is dropped, summing to 1 within each group."""
         if self.weight is not None:
             return self.weight.masked_fill(self.group < 0, 0.0)
-        share = 1.0 / self.sizes().float()
-        return share.gather(1, self.group.clamp_min(0)).masked_fill(self.group < 0, 0.0)
+        return pad(1.0 / self.sizes().float(), (0, 1)).gather(1, self._slots)
+
+    def counting(self, sizes: Int[Tensor, "b n"]) -> Plan:
+        """The same plan, where an input token counts as often as it stands for: its share is in proportion to `sizes`.
+
+        `first.then(second.counting(first.sizes()))` of equal shares gives all members of a group equal shares.
+        """
+        share = self.shares() * sizes
+        total = torch.zeros(len(share), self.m + 1, device=share.device).scatter_add(1, self._slots, share)
+        return Plan(self.group, self.m, share / total.gather(1, self._slots).where(self.group >= 0, 1), self.per)
 
     def rows(self) -> list[Plan]:
         """The plan of each clip."""

@@ -116,10 +116,10 @@ def request(processor: Any, waves: list[Wave] | list[list[Wave]], prompt: str | 
     pieces = [one if isinstance(one, list) else [one] for one in waves]
     if _speaks_mistral(processor):
         sounds = [[{"type": "audio", "base64": _wav(wave, rate)} for wave in clips] for clips in pieces]
-        talks = [_conversation(sound, one) for sound, one in zip(sounds, asked, strict=True)]
+        talks = [conversation(sound, one) for sound, one in zip(sounds, asked, strict=True)]
         return processor.apply_chat_template(talks, return_tensors="pt")
     sound = {"type": "audio", "audio": ""}
-    talks = [_conversation([sound] * len(clips), one) for clips, one in zip(pieces, asked, strict=True)]
+    talks = [conversation([sound] * len(clips), one) for clips, one in zip(pieces, asked, strict=True)]
     return processor(
         text=[processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False) for talk in talks],
         audio=[wave for clips in pieces for wave in clips],
@@ -133,7 +133,8 @@ def _speaks_mistral(processor: Any) -> bool:
     return type(processor.tokenizer).__name__.startswith("MistralCommon")
 
 
-def _conversation(sounds: list[dict[str, str]], text: str) -> list[dict[str, Any]]:
+def conversation(sounds: list[dict[str, str]], text: str) -> list[dict[str, Any]]:
+    """A chat of one turn: audio, then text."""
     return [{"role": "user", "content": [*sounds, {"type": "text", "text": text}]}]
 
 

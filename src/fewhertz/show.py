@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fewhertz.errors import need
+from fewhertz.mel import log_mel
 from fewhertz.palette import DROPPED, TOKENS
 from fewhertz.plan import Plan
 
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
 ROW_SECONDS = 10.0  # of audio in one row of the picture: a token of 25 Hz is then some 4 pixels wide
 MAX_ROWS = 12
 MAX_LANES = 8  # tokens that overlap in time stand above each other, in so many lanes
-
-
-def log_mel(wave: Float[np.ndarray, " samples"], rate: int) -> Float[np.ndarray, "80 frames"]:
-    """Whisper's log-mel spectrogram, 100 frames a second."""
-    from transformers import WhisperFeatureExtractor
-
-    extractor = WhisperFeatureExtractor(feature_size=80, sampling_rate=rate)
-    out = extractor(wave, sampling_rate=rate, padding="longest", truncation=False, return_tensors="np")
-    return out["input_features"][0]
 
 
 def _lanes(spans: Float[np.ndarray, "m 2"]) -> Int[np.ndarray, " m"]:

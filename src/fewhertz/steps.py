@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
@@ -84,7 +84,8 @@ def compress(call: Call, windows: Windows, clips: list[ClipSpan]) -> tuple[list[
     if method.together:
         for members in _sharing(clips):
             x = torch.cat([windows.tokens[spans[i]] for i in members])[None]
-            for i, own in zip(members, method.plans_together(x, [clips[i].n for i in members]), strict=True):
+            together = method.plans_together(x, [clips[i].n for i in members], _RECORDING.get().tokens)
+            for i, own in zip(members, together, strict=True):
                 row = own.apply(windows.tokens[spans[i]][None])
                 out[i] = (call.family.project(call.model, row) if call.site == "encoder" else row)[0]
                 plans[i] = own
@@ -125,39 +126,81 @@ def _sharing(clips: list[ClipSpan]) -> list[list[int]]:
     """Clips of a prompt together: rows of a batch know nothing of one another, but for windows of a recording."""
     by_row: dict[int, list[int]] = {}
     for i, clip in enumerate(clips):
-        by_row.setdefault(0 if _ONE_RECORDING.get() else clip.row, []).append(i)
+        by_row.setdefault(0 if _RECORDING.get().one else clip.row, []).append(i)
     return list(by_row.values())
 
 
 def _compress_inside(
     call: Call, windows: Windows, frames: list[int], clips: list[ClipSpan]
 ) -> tuple[list[Tensor], list[Plan | None]]:
-    """Merge frames before an encoder layer, window by window since attention stays within them, and go on."""
-    method, layer = call.method, call.method.layer
-    assert layer is not None
+    """Merge frames before encoder layers, window by window since attention stays within them, and go on.
+
+    Each of several layers takes a like share of the way: of n frames that are to be m, n·(m/n)^(1/l) stay before the
+    first of l layers. Under a tolerance each merges what is worth its price.
+    """
+    method, layers = call.method, call.method.layers
     x = windows.tokens.split(frames)
-    alike: dict[tuple[int, int], list[int]] = {}  # windows of so many frames that are to have so many tokens
+    limits: dict[int, tuple[int, int]] = {}  # least and most tokens of each window
+    times: dict[int, int] = {}  # when it begins in its clip, in audio tokens
     for clip in clips:
+        lengths = windows.lengths[clip.first : clip.last]
         # the clip's count is that of its length; its windows share it, and a last one of few frames may have none
-        ends = [0, *map(method.num_tokens, accumulate(windows.lengths[clip.first : clip.last]))]
-        for w, (start, end) in enumerate(pairwise(ends), clip.first):
-            alike.setdefault((frames[w], end - start), []).append(w)
-    rate = FRAMES_PER_TOKEN * call.rate
-    plans: dict[int, Plan] = {}
-    for (n, m), members in alike.items():
-        stack = torch.stack([x[w] for w in members])
-        if m:
-            plan = method.assign(stack.detach(), m, Clip(rate))
+        ends = [0, *map(method.num_tokens, accumulate(lengths))] if method.fixed_budget else []
+        own = [(m, m) for m in (b - a for a, b in pairwise(ends))] or [method.limits(n, call.rate) for n in lengths]
+        limits |= enumerate(own, clip.first)
+        times |= {w: (w - clip.first) * (windows.full or 0) for w in range(clip.first, clip.last)}
+    left = {w: x[w] for w, (_, most) in limits.items() if most}
+    plans = {w: Plan(torch.full((1, frames[w]), -1, device=x[w].device), 0) for w in limits if w not in left}
+    for turn, layer in enumerate(layers):
+        merged = _merged(call, left, plans, limits, len(layers) - turn)
+        left = {w: plan.apply(left[w][None])[0] for w, plan in merged.items()}
+        plans |= {w: plan if turn == 0 else plans[w].then(plan) for w, plan in merged.items()}
+        run = slice(layer, layers[turn + 1] if turn + 1 < len(layers) else None)
+        sizes = [plans[w].sizes()[0] for w in left]
+        left = dict(zip(left, call.family.run_layers(call.model, run, [*left.values()], sizes), strict=True))
+    at = [times[w] + replace(plans[w], per=FRAMES_PER_TOKEN).centres()[0] for w in left]
+    tokens = dict(zip(left, call.family.finish_encoding(call.model, [*left.values()], at), strict=True))
+    spans = [range(clip.first, clip.last) for clip in clips]
+    out = [torch.cat([tokens[w] for w in span if w in tokens]) for span in spans]
+    return out, [Plan.joined([plans[w] for w in span], FRAMES_PER_TOKEN) for span in spans]
+
+
+def _merged(
+    call: Call, left: dict[int, Tensor], plans: dict[int, Plan], limits: dict[int, tuple[int, int]], turns: int
+) -> dict[int, Plan]:
+    """What is merged of each window at one of the layers, of `turns` that are still to come, itself included.
+
+    Args:
+        call: the call.
+        left: what is left of each window, (n, d).
+        plans: what was merged before; empty but for dropped windows at the first layer.
+        limits: least and most tokens that each window is to have in the end.
+        turns: layers.
+    """
+    method, rate = call.method, FRAMES_PER_TOKEN * call.rate
+    if method.tolerance is not None:  # its price is that of audio tokens, and frames are parts of them
+        method = replace(method, tolerance=FRAMES_PER_TOKEN * method.tolerance)
+    alike: dict[tuple[int, int, int, int], list[int]] = {}
+    for w, x in left.items():
+        n, (least, most) = len(x), limits[w]
+        if method.fixed_budget:
+            least = most = round(n * (most / n) ** (1 / turns))
+        elif turns > 1:
+            most = n
+        alike.setdefault((plans[w].n if w in plans else n, n, least, most), []).append(w)
+    merged: dict[int, Plan] = {}
+    for (frames, n, least, most), members in alike.items():
+        x = torch.stack([left[w] for w in members]).detach()
+        sizes = torch.cat([plans[w].sizes() for w in members]) if members[0] in plans else None
+        clip = Clip(rate * n / frames, sizes=sizes)
+        if not method.fixed_budget:
+            each = method.assign_within(x, least, most, clip)
         else:
-            plan = Plan(torch.full((len(members), n), -1, device=stack.device), 0)
-        plans |= {w: plan.row(k) for k, w in enumerate(members)}
-    left = [w for w, plan in sorted(plans.items()) if plan.m]
-    merged = [plans[w].apply(x[w][None])[0] for w in left]
-    sizes = [plans[w].sizes()[0] for w in left]
-    tokens = dict(zip(left, call.family.finish_encoding(call.model, layer, merged, sizes), strict=True))
-    own = [range(clip.first, clip.last) for clip in clips]
-    out = [torch.cat([tokens[w] for w in mine if w in tokens]) for mine in own]
-    return out, [Plan.joined([plans[w] for w in mine], FRAMES_PER_TOKEN) for mine in own]
+            each = (Plan.identity(len(x), n, x.device) if most == n else method.assign(x, most, clip)).rows()
+        if sizes is not None:
+            each = [plan.counting(own) for plan, own in zip(each, sizes.split(1), strict=True)]
+        merged |= zip(members, each, strict=True)
+    return {w: merged[w] for w in left}
 
 
 def embed(model: Any, ids: Tensor, placeholders: Tensor, tokens: list[Tensor]) -> Tensor:
@@ -194,17 +237,27 @@ class Steps:
     method: Method | None = None
 
 
-_ONE_RECORDING: ContextVar[bool] = ContextVar("fewhertz_one_recording", default=False)
+@dataclass(frozen=True)
+class _Recording:
+    one: bool = False
+    tokens: int | None = None
+
+
+_RECORDING: ContextVar[_Recording] = ContextVar("fewhertz_recording", default=_Recording())  # noqa: B039  (is frozen)
 
 
 @contextmanager
-def one_recording() -> Iterator[None]:
-    """Within it, clips of all rows of a call share a shared budget: they are windows of one recording."""
-    token = _ONE_RECORDING.set(True)
+def one_recording(tokens: int | None = None) -> Iterator[None]:
+    """Within it, clips of all rows of a call share a shared budget: they are windows of one recording.
+
+    Args:
+        tokens: that they keep together; `None`: their budget's share of what they have.
+    """
+    token = _RECORDING.set(_Recording(True, tokens))
     try:
         yield
     finally:
-        _ONE_RECORDING.reset(token)
+        _RECORDING.reset(token)
 
 
 Change: TypeAlias = Callable[[Steps], Steps]

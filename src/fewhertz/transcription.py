@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,18 +15,24 @@ from fewhertz.attach import attached, compress
 from fewhertz.audio import MIN_SECONDS, AudioError, Source
 from fewhertz.errors import one_line, or_singly
 from fewhertz.families import family_of
+from fewhertz.families.base import Config, Family
 from fewhertz.files import Journal, Record, read_journal
 from fewhertz.method import Method, parse
 from fewhertz.run import Reply, Wave, read_whole, sample_rate
+from fewhertz.sharing import shared_out
 from fewhertz.steps import one_recording
 from fewhertz.windows import Window, halves, windows
 
 Chunk: TypeAlias = float | Literal["auto"] | None
+# the replies to windows, or why there are none: of so many new tokens at most, and audio tokens of a shared budget
+Ask: TypeAlias = Callable[[list[Wave], int, list[int] | None], list[Reply | str]]
+Share: TypeAlias = Callable[[Iterator[Window]], list[int]]  # audio tokens of each window of a file
 
 LONGEST = 256  # new tokens, and for transcripts of long windows
 TOKENS_A_SECOND = 12
 CHARACTERS_A_SECOND, CHARACTERS = 35, 20  # more than that is no speech, whatever the length
 WORDS, REPEATED = 12, 0.5  # a text of so many words goes round in circles where so many of its trigrams are not new
+AHEAD = 4  # batches of windows that are sorted by length: the encoder pads less, and answers end together
 SHARED_WORDS_A_SECOND, SHARED_WORDS = 6, 2  # at most in what two windows share
 # scripts without spaces are joined by their characters
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
@@ -85,6 +92,8 @@ class Piece:
 class Kept:
     """The windows that an earlier run of the same has done, in a journal on the disk."""
 
+    done: dict[tuple[int, int], list[Record]]  # segments, by file and window
+
     def __init__(self, file: Path, identity: Record) -> None:
         """Open a journal to go on with it, or begin one.
 
@@ -101,12 +110,28 @@ class Kept:
 
     def add(self, windows: list[tuple[int, int, list[Segment]]]) -> None:
         """Keep the segments of windows that ran together, each of a file and a number in it."""
-        self.journal.add(
+        self.write(
             [
                 {"file": index, "window": number, "segments": [*map(asdict, segments)]}
                 for index, number, segments in windows
             ]
         )
+
+    def write(self, records: list[Record]) -> None:
+        """Keep a record of each window."""
+        self.journal.add(records)
+
+
+def written(segment: Segment) -> Record:
+    """A segment as JSON has it."""
+    return {
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+        "tokens": segment.tokens,
+        "hz": round(segment.hz, 3),
+        "flags": list(segment.flags),
+    }
 
 
 def _segment(record: Record) -> Segment:
@@ -127,14 +152,14 @@ def transcribe(
 ) -> Iterator[Segment]:
     """Transcribe a recording of any length, segment by segment as they are done.
 
-    A batch of windows is in memory at a time, whatever the length.
+    Four batches of windows are in memory at a time, whatever the length; those of like length run together.
 
     Args:
         model: an audio language model of a known family, with or without a method.
         processor: the model's own.
         audio: as for `audio.load`.
         method: attached while the segments are taken; `None`: what is attached already, if anything. A shared budget
-            (`ward(shared=true)@8Hz`) is one of the windows that run together.
+            (`ward(shared=true)@8Hz`) is one of the whole recording.
         prompt: what to ask instead of a transcript.
         chunk: seconds of the longest window. `"auto"`: the model's comfortable length (`comfortable_seconds` of its
             config, else what the family reads at once). `None`: that for transcripts; what is asked otherwise is asked
@@ -189,13 +214,15 @@ def longest_window(model: Any, prompt: str | None, chunk: Chunk) -> float | None
     Raises:
         ValueError: where a chunk, or what the model's config says, is longer than what it reads, or no length.
     """
-    family = family_of(model)
+    return None if chunk is None and prompt is not None else comfortable(family_of(model), model.config, chunk)
+
+
+def comfortable(family: Family, config: Config, chunk: Chunk = None) -> float | None:
+    """`longest_window` of a transcript, by what is known without weights."""
     limit = family.max_seconds
-    if chunk is None and prompt is not None:
-        return None
     seconds: Any = chunk
     if chunk is None or chunk == "auto":
-        seconds = getattr(model.config, "comfortable_seconds", None)
+        seconds = getattr(config, "comfortable_seconds", None)
         if seconds is None:
             return limit
         if not isinstance(seconds, int | float) or not 2 * MIN_SECONDS <= seconds <= (limit or math.inf):
@@ -234,8 +261,68 @@ def pieces(
         ValueError: where a chunk is longer than what the model reads.
     """
     seconds = longest_window(model, prompt, chunk)
-    runner = _Runner(model, processor, prompt, batch_size, max_new_tokens, kept)
-    items = _items(files, model, sample_rate(processor), seconds, prompt is None, source_rate)
+    family, rate = family_of(model), sample_rate(processor)
+
+    def ask(waves: list[Wave], longest: int, tokens: list[int] | None) -> list[Reply | str]:
+        def work(some: list[int]) -> list[Reply]:
+            with one_recording(None if tokens is None else sum(tokens[i] for i in some)):
+                asked = [waves[i] for i in some]
+                return run.reply(model, processor, asked, prompt, max_new_tokens=longest, stop_loops=True)
+
+        return or_singly(work, [*range(len(waves))])
+
+    def stream() -> Iterator[Piece]:
+        handle, share = attached(model), None  # as it is once the first piece is asked for
+        if handle is not None and handle.method.together and seconds is not None:
+            native = float(family.rate(model.config))
+            share = partial(shared_out, handle.method, handle.asked.rate, native=native, rate=rate)
+        yield from answered(
+            ((file, source_rate) for file in files),
+            ask,
+            family,
+            rate,
+            seconds,
+            transcript=prompt is None,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            kept=kept,
+            share=share,
+        )
+
+    return stream()
+
+
+def answered(
+    files: Iterable[tuple[Source, int | None]],
+    ask: Ask,
+    family: Family,
+    rate: int,
+    seconds: float | None,
+    *,
+    transcript: bool,
+    batch_size: int,
+    max_new_tokens: int | None = None,
+    kept: Kept | None = None,
+    share: Share | None = None,
+    ahead: int = AHEAD,
+) -> Iterator[Piece]:
+    """`pieces`, whatever answers.
+
+    Args:
+        files: each with the rate of its samples where it is an array.
+        ask: what answers.
+        family: of the model.
+        rate: of samples that the model reads, in Hz.
+        seconds: of the longest window; `None`: audio is one piece.
+        transcript: whether transcripts are asked for.
+        batch_size: as `pieces`.
+        max_new_tokens: likewise.
+        kept: likewise.
+        share: how a budget of a whole file is shared among its windows; `None`: each has its own.
+        ahead: batches of windows that are sorted by length before they run.
+    """
+    items = _items(files, family, rate, seconds, transcript, share)
+    runner = _Runner(ask, rate, transcript, batch_size, max_new_tokens, kept, share is not None, ahead)
     return _joined(runner.run(items))
 
 
@@ -249,89 +336,106 @@ class _Item:
     window: Window | None
     seconds: float
     error: str | None = None
+    tokens: int | None = None  # that it keeps of a shared budget
+
+    @property
+    def wave(self) -> Wave | None:
+        return None if self.window is None else self.window.wave
 
 
 def _items(
-    files: Iterable[Source], model: Any, rate: int, seconds: float | None, overlap: bool, source_rate: int | None
+    files: Iterable[tuple[Source, int | None]],
+    family: Family,
+    rate: int,
+    seconds: float | None,
+    overlap: bool,
+    share: Share | None,
 ) -> Iterator[_Item]:
-    for index, file in enumerate(files):
+    for index, (file, source_rate) in enumerate(files):
         number, done, error = 0, 0.0, None
+        cut = partial(_cut, file, source_rate, family, rate, seconds, overlap)
         try:
-            if seconds is None:
-                wave = read_whole(file, rate, family_of(model), source_rate=source_rate)
-                length = len(wave) / rate
-                found: Iterable[Window] = [Window(0.0, length, wave, 0.0, length)]
-            else:
-                found = windows(file, seconds, rate, overlap=overlap, source_rate=source_rate)
-            for window in found:
+            tokens = None if share is None else share(cut())
+            for window in cut():
                 done = window.until
-                yield _Item(index, number, file, window, done)
+                yield _Item(index, number, file, window, done, tokens=None if tokens is None else tokens[number])
                 number += 1
         except (OSError, ValueError) as problem:
             error = one_line(problem)
         yield _Item(index, number, file, None, done, error)
 
 
+def _cut(
+    file: Source, source_rate: int | None, family: Family, rate: int, seconds: float | None, overlap: bool
+) -> Iterator[Window]:
+    if seconds is not None:
+        return windows(file, seconds, rate, overlap=overlap, source_rate=source_rate)
+    wave = read_whole(file, rate, family, source_rate=source_rate)
+    length = len(wave) / rate
+    return iter([Window(0.0, length, wave, 0.0, length)])
+
+
 @dataclass
 class _Runner:
     """Runs windows in batches and gives each its segments, or says why there are none."""
 
-    model: Any
-    processor: Any
-    prompt: str | None
+    ask: Ask
+    rate: int
+    transcript: bool
     batch_size: int
     max_new_tokens: int | None
     kept: Kept | None
+    shares: bool  # whether windows that run together share a budget, so that they have to be the same ones again
+    ahead: int
 
     def run(self, items: Iterator[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
-        batch: list[_Item] = []
-        waiting = 0
-        handle = attached(self.model)
-        shares = handle is not None and handle.method.together
+        pool: list[_Item] = []
+        sounds, most = 0, self.batch_size * (self.ahead if self.batch_size > 1 else 1)
         for item in items:
-            batch.append(item)
-            waiting += self._to_run(item)
-            if waiting == self.batch_size or not waiting or (shares and item.window is None):
-                yield from self._batch(batch)
-                batch, waiting = [], 0
-        yield from self._batch(batch)
+            pool.append(item)
+            sounds += item.wave is not None
+            if sounds == most or not sounds or (self.shares and item.window is None):
+                yield from self._pool(pool)
+                pool, sounds = [], 0
+        yield from self._pool(pool)
 
-    def _to_run(self, item: _Item) -> bool:
-        if item.window is None or item.window.wave is None:
-            return False
-        return self.kept is None or (item.index, item.number) not in self.kept.done
-
-    def _batch(self, batch: list[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
-        asked = [one for one in batch if self._to_run(one)]
-        found = self._segments([one.window for one in asked if one.window is not None])
-        if self.kept is not None and asked:
-            done = zip(asked, found, strict=True)
-            self.kept.add([(one.index, one.number, made) for one, made in done if not isinstance(made, str)])
-        made = iter(found)
-        for item in batch:
-            window = item.window
+    def _pool(self, pool: list[_Item]) -> Iterator[tuple[_Item, list[Segment] | str]]:
+        """Run windows in batches of like length; what is done has its place there, so that the others are as before."""
+        made: dict[tuple[int, int], list[Segment] | str] = {}
+        heard = sorted((one for one in pool if one.wave is not None), key=_samples)
+        for start in range(0, len(heard), self.batch_size):
+            batch = [one for one in heard[start : start + self.batch_size] if not self._done(one)]
+            found = dict(zip([(one.index, one.number) for one in batch], self._segments(batch), strict=True))
+            if self.kept is not None and batch:
+                self.kept.add([(*place, new) for place, new in found.items() if not isinstance(new, str)])
+            made |= found
+        for item in pool:
+            window, place = item.window, (item.index, item.number)
             if window is None:
                 yield item, item.error or []
             elif window.wave is None:
                 yield item, [Segment(window.start, window.end, "", flags=("silence",))]
-            elif not self._to_run(item):
-                assert self.kept is not None
-                yield item, self.kept.find(item.index, item.number) or []
+            elif place in made:
+                yield item, made[place]
             else:
-                yield item, next(made)
+                assert self.kept is not None
+                yield item, self.kept.find(*place) or []
 
-    def _segments(self, batch: list[Window]) -> list[list[Segment] | str]:
-        rate = sample_rate(self.processor)
-        waves = [window.wave for window in batch if window.wave is not None]
-        replies = self._ask(waves)
+    def _done(self, item: _Item) -> bool:
+        return self.kept is not None and (item.index, item.number) in self.kept.done
+
+    def _segments(self, batch: list[_Item]) -> list[list[Segment] | str]:
         found: list[list[Segment] | str] = []
-        for window, wave, reply in zip(batch, waves, replies, strict=True):
+        waves = [item.wave for item in batch if item.wave is not None]
+        for item, wave, reply in zip(batch, waves, self._ask(waves, [one.tokens or 0 for one in batch]), strict=True):
+            window = item.window
+            assert window is not None
             if isinstance(reply, str):
                 found.append(reply)
                 continue
-            wrong = self._wrong(reply, len(wave) / rate)
-            cut = halves(wave, rate)
-            again = wrong and self.prompt is None and min(cut, len(wave) - cut) >= MIN_SECONDS * rate
+            wrong = self._wrong(reply, len(wave) / self.rate)
+            cut = halves(wave, self.rate)
+            again = wrong and self.transcript and min(cut, len(wave) - cut) >= MIN_SECONDS * self.rate
             # a longest answer that was asked for is no sign of trouble
             if not again or (wrong == "length" and self.max_new_tokens is not None):
                 found.append([_of(reply, window.start, window.end, [wrong] if wrong else [])])
@@ -340,27 +444,27 @@ class _Runner:
         return found
 
     def _halved(self, window: Window, wave: Wave, cut: int, spent: Reply) -> list[Segment] | str:
-        rate = sample_rate(self.processor)
         parts = [wave[:cut], wave[cut:]]
-        middle = min(max(window.offset + cut / rate, window.start), window.end)
+        middle = min(max(window.offset + cut / self.rate, window.start), window.end)
         spans = [(window.start, middle), (middle, window.end)]
+        share = round(spent.after * cut / len(wave))  # of a shared budget: both halves spend what the window had
+        replies = self._ask(parts, [share, spent.after - share])
         found = []
-        for part, (start, end), reply in zip(parts, spans, self._ask(parts), strict=True):
+        for part, (start, end), reply in zip(parts, spans, replies, strict=True):
             if isinstance(reply, str):
                 return reply
-            wrong = self._wrong(reply, len(part) / rate)
+            wrong = self._wrong(reply, len(part) / self.rate)
             found.append(_of(reply, start, end, ["halved", wrong] if wrong else ["halved"]))
         # what the answer took that is not used is counted with the first half's
         took = {key: getattr(spent, key) for key in ("new_tokens", "encode", "prefill", "decode")}
-        first = found[0].reply
-        assert first is not None
-        together = {key: value + getattr(first, key) for key, value in took.items()}
-        return [replace(found[0], reply=replace(first, **together)), *found[1:]]
+        one = found[0].reply
+        assert one is not None
+        together = {key: value + getattr(one, key) for key, value in took.items()}
+        return [replace(found[0], reply=replace(one, **together)), *found[1:]]
 
     def _wrong(self, reply: Reply, seconds: float) -> str:
         """What is wrong with an answer, as a flag; empty: nothing."""
-        speech = self.prompt is None
-        if repeats(reply.text) or (speech and len(reply.text) > CHARACTERS_A_SECOND * seconds + CHARACTERS):
+        if repeats(reply.text) or (self.transcript and len(reply.text) > CHARACTERS_A_SECOND * seconds + CHARACTERS):
             return "loop"
         if reply.ended:
             return ""
@@ -369,17 +473,18 @@ class _Runner:
     def _longest(self, seconds: float) -> int:
         if self.max_new_tokens is not None:
             return self.max_new_tokens
-        return max(LONGEST, math.ceil(TOKENS_A_SECOND * seconds)) if self.prompt is None else LONGEST
+        return max(LONGEST, math.ceil(TOKENS_A_SECOND * seconds)) if self.transcript else LONGEST
 
-    def _ask(self, waves: list[Wave]) -> list[Reply | str]:
+    def _ask(self, waves: list[Wave], tokens: list[int]) -> list[Reply | str]:
         """The reply to each window, or why there is none."""
+        if not waves:
+            return []
+        longest = self._longest(max(map(len, waves)) / self.rate)
+        return self.ask(waves, longest, tokens if self.shares else None)
 
-        def ask(some: list[Wave]) -> list[Reply]:
-            longest = self._longest(max(map(len, some)) / sample_rate(self.processor))
-            with one_recording():
-                return run.reply(self.model, self.processor, some, self.prompt, max_new_tokens=longest, stop_loops=True)
 
-        return or_singly(ask, waves)
+def _samples(item: _Item) -> int:
+    return 0 if item.wave is None else len(item.wave)
 
 
 def _of(reply: Reply, start: float, end: float, flags: list[str]) -> Segment:

@@ -273,8 +273,9 @@ def summary(done: Sequence[Record], specs: Sequence[str], agree: float) -> Tuned
 
 
 def _counted_before(method: Method) -> bool:
-    """Whether its count is known before the audio is encoded, and its positions are whole."""
-    return (method.fixed_budget or "mel" in method.needs) and "scores" not in method.needs and not method.fit
+    """Whether vLLM can run it: its count is known before the audio is encoded, and its positions are whole."""
+    known = method.fixed_budget or "mel" in method.needs
+    return known and method.site != "encoder" and "scores" not in method.needs and not method.fit
 
 
 def write(tuned: Tuned, model: str, made: Record, out: Path) -> None:

@@ -61,8 +61,8 @@ def windows(
 ) -> Iterator[Window]:
     """Cut a recording of any length; what is no longer than a window stays whole.
 
-    A window ends at the beginning of a long silence, else in the middle of the longest quiet place of its last third.
-    Where there is none, windows overlap around the quietest tenth of a second there.
+    A window ends at the beginning of a long silence, else in the middle of the longest quiet place of its last third,
+    or of the third before. Where there is none, windows overlap around the quietest tenth of a second there.
 
     Args:
         source: as for `audio.load`; opened when the first window is asked for.
@@ -155,15 +155,16 @@ class _Cutter:
             yield from self._cut(quiet, levels, min(limit, len(self.held) - self.least))
 
     def _cut(self, quiet: Bool[np.ndarray, " frames"], levels: Levels, limit: int) -> Iterator[Window]:
-        """A window that ends in its last third, where the longest quiet place is."""
+        """A window that ends in its last third, where the longest quiet place is, else in the third before."""
         low, high = max(1, 2 * limit // 3 // self.frame), max(2, limit // self.frame)
-        places = [(end - start, start, end) for start, end in _runs(quiet[low:high])]
-        length, start, end = max(places, default=(0, 0, 0))
-        if length * FRAME >= PLACE:
-            cut = (low + (start + end) // 2) * self.frame
-            yield self._window(quiet, cut)
-            self._drop(cut)
-            return
+        for first, last in ((low, high), (max(1, limit // 3 // self.frame), low)):
+            places = [(end - start, start, end) for start, end in _runs(quiet[first:last])]
+            length, start, end = max(places, default=(0, 0, 0))
+            if length * FRAME >= PLACE:
+                cut = (first + (start + end) // 2) * self.frame
+                yield self._window(quiet, cut)
+                self._drop(cut)
+                return
         cut = (low + _quietest(levels[low:high])) * self.frame
         half = min(round(OVERLAP * self.rate), self.size // 5) // 2 if self.overlap else 0
         end = min(cut + half, limit)

@@ -499,6 +499,25 @@ def test_inspect_counts_positions(copy: Path) -> None:
     assert stretched["fits_context"] is True and stretched["position_limit"] == 900
 
 
+def test_inspect_plans_a_recording(copy: Path, tmp_path: Path) -> None:
+    """As windows one by one, of a length and of a file, and as many in one prompt."""
+    (copy / "model.safetensors").unlink()
+    wave = audio.load(AUDIO)[:24_000]
+    soundfile.write(tmp_path / "talk.wav", np.concatenate([wave, np.zeros(80_000), wave, wave]), 16_000)
+    args = ("inspect", copy, "100s", tmp_path / "talk.wav", "--chunk", 4, "--method", "pool@keep=1/2+time")
+    by_length, by_file = (json.loads(line) for line in fewhertz_(*args, "--context", 600, "--json").stdout.splitlines())
+    assert (by_length["windows"], by_length["audio_tokens_before"], by_length["audio_tokens"]) == (25, 2500, 1250)
+    assert by_length["rate_hz"] == 12.5 and by_length["longest_window"]["audio_tokens"] == 50
+    assert by_length["one_prompt"]["audio_tokens"] == 1250 and by_length["windows_a_prompt"] < 25
+    assert by_length["windows_a_prompt_bound_by"] == "tokens" and by_length["one_prompt"]["binds"] == "tokens"
+    assert 2 <= by_file["windows"] <= 4 and by_file["audio_tokens_before"] < 25 * 5  # the silence is no window
+    table = fewhertz_(*args, "--memory", "1GB").stdout
+    assert "windows a prompt" in table and "all 25" in table
+    assert f"{by_length['windows_a_prompt']}: tokens bind" in fewhertz_(*args, "--context", 600).stdout
+    assert fewhertz_("inspect", copy, "100s", "--chunk", "long").exit_code == 2
+    assert "30 s that qwen2-audio reads" in fewhertz_("inspect", copy, "100s", "--chunk", 31).stderr
+
+
 def test_inspect_says_what_it_cannot_know(clips: list[Path]) -> None:
     done = fewhertz_("inspect", "pocket", "10s", "31s", "0s", "--method", "unseg")
     assert done.exit_code == 2 and "variable" in done.stdout

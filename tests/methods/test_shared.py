@@ -1,6 +1,7 @@
 """One budget of several clips: exact in sum, at one price, and none of a batch's other rows."""
 
 import itertools
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from fewhertz.checkpoint import load_processor, open_checkpoint
 from fewhertz.cost import cost
 from fewhertz.pocket import path
 from fewhertz.run import answer, request
+from fewhertz.sharing import shared_out
+from fewhertz.windows import Window
 
 RATE = 25.0
 SPEC = "ward(shared=true)@8Hz+time+sizes"
@@ -131,52 +134,106 @@ def samples(count: int) -> list[np.ndarray]:
     return [audio.load(file) for file in files]
 
 
-def test_windows_of_a_recording_share_where_they_run_together() -> None:
-    model, processor = fewhertz.load("pocket", device="cpu", dtype="float32")
+@pytest.fixture(scope="module")
+def recording() -> np.ndarray:
+    """Half a minute: speech, hiss, a silence of 6 s, speech with pauses."""
     waves = samples(4)
     rest = np.zeros(8_000, np.float32)  # half a second: no segment of its own
-    long = np.concatenate([part for wave in waves for part in (wave, rest)])
+    hiss = np.random.default_rng(0).normal(0, 0.02, 48_000).astype(np.float32)
+    parts = [waves[0], rest, waves[1], rest, hiss, np.zeros(96_000, np.float32)]
+    return np.concatenate([*parts, *(part for wave in waves[2:] for part in (wave, rest, rest, rest))])
 
-    def run(spec: str, batch: int) -> list[fewhertz.Segment]:
-        found = fewhertz.transcribe(
-            model, processor, long, method=spec, chunk=5.0, batch_size=batch, source_rate=16_000
-        )
-        return [one for one in found if one.reply is not None]
 
-    shared, apart, one_by_one = run(SPEC, 16), run("ward@8Hz+time+sizes", 16), run(SPEC, 1)
-    before = [one.reply.before for one in shared]
-    assert len(shared) > 3 and before == [one.reply.before for one in apart]
-    if not any(one.flags for one in shared):
-        assert sum(one.tokens for one in shared) == parse(SPEC).at(25).num_tokens(sum(before))
-    counts = [one.tokens for one in shared]
-    assert (
-        counts != [one.tokens for one in apart]
-        and len({round(a / b, 2) for a, b in zip(counts, before, strict=True)}) > 1
-    )
-    assert [one.tokens for one in one_by_one] == [one.tokens for one in apart]  # a window shares with nobody
+@pytest.mark.parametrize("batch", [1, 3, 16])
+@pytest.mark.parametrize("budget", ["@8Hz", "@keep=1/3"])
+def test_windows_of_a_recording_share_one_budget(batch: int, budget: str, recording: np.ndarray) -> None:
+    model, processor = fewhertz.load("pocket", device="cpu", dtype="float32")
+    spec = f"ward(shared=true){budget}+time+sizes"
+    how = {"method": spec, "chunk": 4.0, "batch_size": batch, "source_rate": 16_000, "max_new_tokens": 8}
+    found = [*fewhertz.transcribe(model, processor, recording, **how)]
+    spoken = [one for one in found if one.reply is not None]
+    assert len(spoken) > 4 and any("silence" in one.flags for one in found)
+    total, before = sum(one.tokens for one in spoken), sum(one.reply.before for one in spoken)
+    if budget == "@8Hz":  # of the whole: the silence lends its tokens
+        assert total == round(8 * len(recording) / 16_000)
+    else:
+        assert abs(total - before / 3) <= len(spoken)  # windows are counted by their seconds
+    hiss = [one for one in spoken if 5.5 < one.start < 9.5 and one.end < 12]
+    speech = [one for one in spoken if one not in hiss]
+    rate = [sum(o.tokens for o in some) / sum(o.end - o.start for o in some) for some in (hiss, speech)]
+    assert hiss and rate[0] < rate[1] / 2  # the sound that says nothing takes less
 
-    model_handle = fewhertz.compress(model, SPEC)  # rows of a batch of one's own are no recording
+
+def test_one_price_over_the_log_mel_adds_up() -> None:
+    """Whatever the lengths; what is dense gets more; silences get nothing."""
+    method = parse("ward(shared=true)@keep=1/4").at(25)
+    speech = samples(1)[0][:48_000]
+    noise = np.random.default_rng(0).normal(0, 0.02, 48_000).astype(np.float32)
+    made = [speech[:40_000], speech[20_000:21_600], noise[:30_000], 0 * speech[:40_000]]
+    tokens = sum(round(len(wave) / 640) for wave in made)
+    found = [Window(0, 1, wave, 0, 10 * (i + 1)) for i, wave in enumerate(made)]
+    found.insert(2, Window(0, 1, None, 0, 20))
+    counts = shared_out(method, None, found, native=25, rate=16_000)
+    assert counts[2] == 0 and min(counts[:2] + counts[3:]) >= 1
+    assert sum(counts) == method.num_tokens(tokens)
+    assert counts[0] > counts[3] > 0 and counts[4] == 1
+    assert sum(shared_out(method, Fraction(1), found, native=25, rate=16_000)) == 40
+    assert sum(shared_out(method, Fraction(25), found, native=25, rate=16_000)) == tokens  # all there are
+    assert sum(shared_out(method, Fraction(1, 100), found, native=25, rate=16_000)) == 4  # one each
+    assert shared_out(method, None, found[2:3], native=25, rate=16_000) == [0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 300])
+def test_prices_are_those_of_merging(n: int) -> None:
+    """Cutting where a merge costs more than a price is what a tolerance of that price does."""
+    x = walk(1, n, seed=n)[0]
+    prices = parse("ward(shared=true)@keep=1/4").prices(x)
+    assert len(prices) == n - 1
+    for price in prices.quantile(torch.tensor([0.3, 0.6, 0.9])).tolist() if n > 2 else []:
+        (plan,) = parse(f"ward@tolerance={price}").plans(x[None], Clip(RATE))
+        assert abs(plan.m - 1 - int((prices > price).sum())) <= 0.02 * n
+
+
+def test_rows_of_a_batch_are_no_recording() -> None:
+    model, processor = fewhertz.load("pocket", device="cpu", dtype="float32")
+    waves = samples(4)
+    model_handle = fewhertz.compress(model, SPEC)
     replies = answer(model, processor, request(processor, waves), transcript=True, max_new_tokens=4)
     assert [one.after for one in replies] == [parse(SPEC).at(25).num_tokens(one.before) for one in replies]
     model_handle.remove()
 
 
-def test_a_run_that_broke_off_goes_on_with_the_same_windows_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_run_that_broke_off_goes_on_with_the_same_windows_together(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fewhertz import run as asking
     from fewhertz.files import read_journal
     from fewhertz.transcription import Kept, pieces
 
     model, processor = fewhertz.load("pocket", SPEC, device="cpu", dtype="float32")
     rest = np.zeros(8_000, np.float32)
-    long = np.concatenate([part for wave in samples(4) for part in (wave, rest)])
+    long = np.concatenate([part for wave in samples(8) for part in (wave, rest)])
 
-    def run(journal: Path, stop: int | None = None) -> list[object]:
+    def run(journal: Path) -> list[object]:
         kept = Kept(journal, {"run": 1})
         stream = pieces(model, processor, [long], chunk=4.0, batch_size=2, source_rate=16_000, kept=kept)
-        found = [*itertools.islice(stream, stop)]
-        kept.journal.close()
+        try:
+            found = [*stream]
+        finally:
+            kept.journal.close()
         return [(p.segment.text, p.segment.tokens) for p in found if p.segment is not None]
 
     whole = run(tmp_path / "whole")
-    run(tmp_path / "broken", stop=1)
-    assert len(read_journal(tmp_path / "broken", {"run": 1})) in (2, 4)  # a batch is kept as a whole
+    real, calls = asking.reply, itertools.count()
+
+    def broken_off(*args: object, **more: object) -> object:
+        if next(calls) == at:
+            raise KeyboardInterrupt
+        return real(*args, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(asking, "reply", broken_off)
+        run(tmp_path / "broken")
+    assert 2 <= len(read_journal(tmp_path / "broken", {"run": 1})) <= 2 * at  # a batch is kept as a whole
     assert run(tmp_path / "broken") == whole

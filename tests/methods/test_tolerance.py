@@ -134,9 +134,10 @@ def test_two_budgets_are_refused() -> None:
         fewhertz.parse("ward@keep=1/2").__class__(keep=Fraction(1, 2), min=Fraction(2))
 
 
-def test_a_batch_of_clips_is_each_clip_alone() -> None:
+@pytest.mark.parametrize("site", ["", "(site=encoder.3)"])
+def test_a_batch_of_clips_is_each_clip_alone(site: str) -> None:
     """In a real model: what sounds more takes more, and a batch's rows are those of the clips alone."""
-    model, processor = fewhertz.load("pocket", "ward@tolerance=0.45+time+sizes", device="cpu", dtype="float32")
+    model, processor = fewhertz.load("pocket", f"ward{site}@tolerance=0.45+time+sizes", device="cpu", dtype="float32")
     files = sorted((Path(path()) / "samples").glob("*.flac"))[:4]
     waves = [audio.load(file) for file in files]
     waves.append(torch.zeros(3 * 16_000).numpy())  # silence

@@ -20,6 +20,7 @@ from fewhertz.cli.shared import (
     MODEL,
     SUBSET,
     TRIM,
+    BadUsage,
     SeveralKeeps,
     bad_usage,
     check_out,
@@ -30,6 +31,8 @@ from fewhertz.cli.shared import (
     quiet,
     say,
 )
+
+SPLIT = Annotated[str | None, typer.Option(help="Split of the data set; default: its test split.")]
 
 
 @command(
@@ -59,7 +62,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder of all results.")] = Path("results"),
     data: DATA = None,
     subset: SUBSET = None,
-    split: Annotated[str | None, typer.Option(help="Split of the data set; default: its test split.")] = None,
+    split: SPLIT = None,
     audio: FOLDER = None,
     prompt: ASK = None,
     normaliser: Annotated[
@@ -155,18 +158,46 @@ def _interval(value: float, ends: list[float | None], sign: str = "") -> str:
 RESULTS = Annotated[Path, typer.Argument(metavar="RESULTS", help="What eval wrote to (--out).", show_default=False)]
 
 
-@command(epilog="fewhertz report results --out report.html\n\nfewhertz report results --out worst.html --samples 50")
+@command(
+    epilog="fewhertz report results --out report.html\n\nfewhertz report results --out worst.html --samples 50\n\n"
+    "fewhertz report results --listen pocket --task mine.jsonl --samples 5"
+)
 def report(
     root: RESULTS,
     out: Annotated[Path, typer.Option(help="The page: .html.")] = Path("report.html"),
     samples: Annotated[int, typer.Option(min=0, metavar="N", help="Worst regressions shown of each run.")] = 10,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="That was evaluated: show its samples on --task with their sound and tokens."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="With --listen, as with eval; so are the following.")
+    ] = None,
+    data: DATA = None,
+    subset: SUBSET = None,
+    split: SPLIT = None,
+    audio: FOLDER = None,
+    prompt: ASK = None,
+    device: DEVICE = None,
 ) -> None:
     """Write all results as one page that needs no network: curves, table, worst samples."""
+    if (listen is None) != (task is None):
+        raise BadUsage("--listen and --task go together: the model and the data that were evaluated")
     with bad_usage():
         check_out(out, ".html")
         from fewhertz.evaluation.report import report as write
 
-        wrong = write(root, out, samples)
+        listener = None
+        if listen is not None and task is not None:
+            quiet()
+            from fewhertz.evaluation.listening import Listener
+            from fewhertz.tasks import named
+
+            options = {"data": data, "subset": subset, "split": split, "audio": audio, "ask": prompt}
+            listener = Listener(listen, named(task, **options), device)
+        wrong = write(root, out, samples, listener)
     _done(out, wrong)
 
 

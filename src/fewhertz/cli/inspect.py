@@ -27,6 +27,7 @@ from fewhertz.cli.shared import (
     Task,
     bad_usage,
     check_out,
+    chunk_of,
     command,
     complaint,
     import_modules,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from fewhertz.compare import Lane
-    from fewhertz.cost import Cost
+    from fewhertz.cost import Cost, RecordingCost
 
 
 def method_rows() -> list[dict[str, Any]]:
@@ -131,7 +132,8 @@ def sample(
 
 @command(
     epilog='fewhertz inspect Qwen/Qwen2-Audio-7B-Instruct speech.wav --method "pool@8Hz" --memory 24GB\n\n'
-    'fewhertz inspect pocket 30s --method "ltbm@keep=1/3" --context 512'
+    'fewhertz inspect pocket 30s --method "ltbm@keep=1/3" --context 512\n\n'
+    'fewhertz inspect pocket 3600s lecture.mp3 --chunk auto --method "ward@keep=1/2+time(fit)+sizes" --memory 24GB'
 )
 def inspect(
     model: MODEL,
@@ -143,14 +145,22 @@ def inspect(
         int | None, typer.Option(min=1, metavar="N", help="Tokens that fit; default: what the model was made for.")
     ] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory for weights and cache, as 24GB.")] = None,
+    chunk: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|SECONDS",
+            help="As a recording in windows of at most so many seconds: one by one, and how many go into a prompt.",
+        ),
+    ] = None,
     as_json: JSON = False,
     modules: IMPORT = None,
 ) -> None:
     """Say what audio costs a model, with and without a method. Reads no weights."""
     import_modules(modules)
+    window = chunk_of(chunk)
     with bad_usage():
         from fewhertz.checkpoint import load_processor, open_checkpoint
-        from fewhertz.cost import cost, parse_bytes, weight_bytes
+        from fewhertz.cost import cost, parse_bytes, recording_cost, weight_bytes
 
         room = None if memory is None else parse_bytes(memory)
         if method is not None:
@@ -165,12 +175,37 @@ def inspect(
         trained = getattr(text, "max_position_embeddings", None)
         # --context may be less than the model was made for, and more where positions are stretched
         longest, reach = context or trained, max(context or 0, trained or 0) or None
+        if window is not None:
+            from fewhertz.run import sample_rate
+            from fewhertz.transcription import comfortable
+
+            most = comfortable(checkpoint.family, checkpoint.config, window)
 
     failed = False
     found: list[tuple[str, Cost]] = []
+    recordings: list[tuple[str, RecordingCost]] = []
     for name in files:
         try:
-            found.append((name, cost(checkpoint, processor, fitted, _seconds(name))))
+            if window is None:
+                found.append((name, cost(checkpoint, processor, fitted, _seconds(name))))
+                continue
+            seconds, lengths = _lengths(name, most, sample_rate(processor))
+            recordings.append(
+                (
+                    name,
+                    recording_cost(
+                        checkpoint,
+                        processor,
+                        fitted,
+                        seconds,
+                        lengths,
+                        hertz=None if spec is None else fewhertz.parse(spec).rate,
+                        tokens=longest,
+                        positions=reach,
+                        memory=None if room is None else room - weights,
+                    ),
+                )
+            )
         except (OSError, ValueError) as error:
             say(complaint(name, str(error)))
             failed = True
@@ -178,8 +213,12 @@ def inspect(
     if as_json:
         for name, one in found:
             print(json.dumps(_cost_json(name, shown, one, weights, longest, reach, room), ensure_ascii=False))
+        for name, whole in recordings:
+            print(json.dumps(_recording_json(name, shown, whole, weights, longest, reach, room), ensure_ascii=False))
     elif found:
         _print_costs(found, shown, weights, longest, reach, room)
+    elif recordings:
+        _print_recordings(recordings, shown, weights, longest, reach, room)
     if failed:
         raise typer.Exit(2)
 
@@ -193,6 +232,101 @@ def _seconds(name: str) -> float:
     from fewhertz import audio
 
     return audio.duration(Path(name))
+
+
+def _lengths(name: str, most: float | None, rate: int) -> tuple[float, list[float]]:
+    """Length of a recording and of its windows: of a file as it would be cut, of a length alone as if without a pause.
+
+    Raises:
+        ValueError: as `_seconds`.
+    """
+    seconds = _seconds(name)
+    if most is None:
+        return seconds, [seconds]
+    if Path(name).exists():
+        from fewhertz.windows import windows
+
+        return seconds, [len(w.wave) / rate for w in windows(Path(name), most, rate) if w.wave is not None] or [most]
+    from fewhertz.audio import MIN_SECONDS
+
+    whole, rest = divmod(seconds, most)
+    return seconds, [most] * int(whole) + [rest] * (rest >= MIN_SECONDS or not whole)
+
+
+def _recording_json(
+    name: str,
+    spec: str | None,
+    whole: RecordingCost,
+    weights: int,
+    longest: int | None,
+    reach: int | None,
+    room: int | None,
+) -> dict[str, Any]:
+    line: dict[str, Any] = {"file": name, "method": spec, "seconds": round(whole.seconds, 3), "windows": whole.windows}
+    for i, suffix in enumerate(("_before", "")):
+        line |= {
+            f"audio_tokens{suffix}": (whole.before, whole.after)[i],
+            f"rate_hz{suffix}": whole.rate[i],
+            f"prefill_flops{suffix}": whole.flops[i],
+            f"windows_a_prompt{suffix}": whole.most[i][0],
+            f"windows_a_prompt_bound_by{suffix}": whole.most[i][1],
+        }
+    for key, one in (("longest_window", whole.longest), ("one_prompt", whole.one_prompt)):
+        line[key] = None if one is None else _cost_json(name, spec, one, weights, longest, reach, room)
+    return line
+
+
+def _print_recordings(
+    found: list[tuple[str, RecordingCost]],
+    spec: str | None,
+    weights: int,
+    longest: int | None,
+    reach: int | None,
+    room: int | None,
+) -> None:
+    rows = []
+    for name, whole in found:
+        for i, label in enumerate(["uncompressed"] if spec is None else ["uncompressed", spec]):
+            tokens, rate, one, together = (whole.before, whole.after)[i], whole.rate[i], whole.longest, whole.one_prompt
+            kv = one.kv[i]
+            most, binds = whole.most[i]
+            every = "–" if together is None else "variable" if tokens is None else f"all {whole.windows}"
+            if most is not None and most < whole.windows:
+                every = f"{most}: {binds} bind"
+            rows.append(
+                [
+                    f"{name} ({whole.seconds:.1f} s)" if i == 0 else "",
+                    label,
+                    str(whole.windows) if i == 0 else "",
+                    "variable" if tokens is None else str(tokens),
+                    "–" if rate is None else f"{rate:.3g}",
+                    _amount(whole.flops[i], "FLOP"),
+                    "–" if one.context[i] is None else str(one.context[i]),
+                    _amount(kv, "B"),
+                    _fits_context(one, i, longest, reach),
+                    _fits(None if kv is None else weights + kv, room),
+                    every,
+                    "–" if together is None else _amount(together.kv[i], "B"),
+                ]
+            )
+    print_table(
+        [
+            "recording",
+            "method",
+            "windows",
+            "audio tokens",
+            "Hz",
+            "LLM prefill",
+            "longest: prompt",
+            "KV cache",
+            f"fits {longest} tokens",
+            "fits memory" if room is None else f"fits {_amount(room, 'B')}",
+            "windows a prompt",
+            "all in one: KV cache",
+        ],
+        rows,
+    )
+    say(f"weights: {_amount(weights, 'B')}; memory is weights and KV cache, without activations")
 
 
 def _cost_json(
@@ -353,7 +487,7 @@ def show(
         plan = draw(net, processor, file, picture)
     except (OSError, ValueError) as error:
         raise BadUsage(complaint(file, one_line(error)).removeprefix("fewhertz: ")) from error
-    say(f"{plan.n} → {plan.m} audio tokens")
+    say(f"{plan.n // plan.per} → {plan.m} audio tokens")
     print(picture)
 
 
@@ -378,33 +512,19 @@ def _show_page(
 
         net, processor = comparison.load(model, methods, device=device)
     from fewhertz.errors import one_line
-    from fewhertz.families import family_of
     from fewhertz.files import replace
-    from fewhertz.run import PROMPTS, read_whole, sample_rate
-    from fewhertz.studio import page
+    from fewhertz.studio import page, recording
 
-    family = family_of(net)
     try:
-        wave = read_whole(file, sample_rate(processor), family)
-        page.check_length(len(wave) / sample_rate(processor))
-        lanes = comparison.compare(
-            net, processor, wave, methods, prompt, reference=reference, max_new_tokens=max_new_tokens
+        clips = recording.clips(
+            net, processor, file, methods, prompt, name=model, reference=reference, max_new_tokens=max_new_tokens
         )
-        clip = page.record(
-            file.name,
-            wave,
-            sample_rate(processor),
-            float(family.rate(net.config)),
-            lanes,
-            model=model,
-            prompt=prompt or PROMPTS["transcribe"],
-            reference=reference,
-        )
-        replace(out, page.page(clip).encode())
+        replace(out, page.page(*clips).encode())
     except (OSError, ValueError) as error:
         raise BadUsage(complaint(file, one_line(error)).removeprefix("fewhertz: ")) from error
-    for lane in lanes[1:]:
-        say(f"{lane.spec}: {lane.before} → {lane.tokens} audio tokens")
+    for lanes in zip(*(clip["lanes"][1:] for clip in clips), strict=True):
+        before, after = (sum(lane[key] for lane in lanes) for key in ("audio_tokens_before", "audio_tokens"))
+        say(f"{lanes[0]['method']}: {before} → {after} audio tokens")
     print(out)
 
 

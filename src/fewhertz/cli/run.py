@@ -19,6 +19,7 @@ import typer
 
 import fewhertz
 from fewhertz.cli.shared import (
+    CHUNK,
     DEVICE,
     DTYPE,
     FILES,
@@ -34,6 +35,7 @@ from fewhertz.cli.shared import (
     Task,
     bad_usage,
     check_chunk,
+    chunk_of,
     command,
     complaint,
     import_modules,
@@ -72,14 +74,7 @@ def run(
     task: Annotated[Task, typer.Option(help="What to ask of the audio.")] = Task.transcribe,
     prompt: PROMPT = None,
     question: QUESTION = None,
-    chunk: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|SECONDS",
-            help="Run windows of at most so many seconds, cut where it is quiet; auto, the default of transcripts: "
-            "what the model is comfortable with.",
-        ),
-    ] = None,
+    chunk: CHUNK = None,
     adapter: Annotated[Path | None, typer.Option(help="What fewhertz train wrote: its method is attached.")] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, max=MAX_NEW, help="Longest answer, per window; default: by its length.")
@@ -147,6 +142,10 @@ def run(
             for piece in stream:
                 writer.write(piece)
                 advance(piece)
+        except KeyboardInterrupt:
+            if kept is not None and not writer.pieces:  # windows may be done and none be written yet
+                say("fewhertz: broken off: --resume goes on with it")
+            raise
         except OSError:  # the output is full: no more of it
             writer.pieces.clear()
             raise
@@ -166,18 +165,6 @@ POCKET = (
     "pocket is a test model: trained on short synthetic English and German speech, single words, ten sounds and "
     "questions about them"
 )
-
-
-def chunk_of(text: str | None) -> Any:
-    """Seconds of the longest window, "auto" or nothing."""
-    if text is None or text == "auto":
-        return text
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise BadUsage(f"--chunk is auto or seconds, got {text!r:.40}") from None
-    check_chunk(seconds)
-    return seconds
 
 
 def _format_of(format: Format | None, as_json: bool, files: int) -> Format:
@@ -307,6 +294,8 @@ class _JsonWriter(_Writer):
     def record(
         self, file: str, segments: list[Segment], seconds: float, totals: dict[str, Any], error: str | None
     ) -> None:
+        from fewhertz.transcription import written
+
         run = [segment for segment in segments if segment.reply is not None]
         line = {
             "file": file,
@@ -322,17 +311,7 @@ class _JsonWriter(_Writer):
             "encode_s": round(totals["encode"], 4),
             "prefill_s": round(totals["prefill"], 4),
             "decode_s": round(totals["decode"], 4),
-            "segments": [
-                {
-                    "start": round(segment.start, 3),
-                    "end": round(segment.end, 3),
-                    "text": segment.text,
-                    "tokens": segment.tokens,
-                    "hz": round(segment.hz, 3),
-                    "flags": list(segment.flags),
-                }
-                for segment in segments
-            ],
+            "segments": [*map(written, segments)],
         }
         self.put(json.dumps(line, ensure_ascii=False) + "\n")
 

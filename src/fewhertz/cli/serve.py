@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fewhertz.cli.shared import ASK, FOLDER, MAX_BATCH, MAX_NEW_TOKENS, METHOD, MODEL, bad_usage, command, quiet, say
+from fewhertz.cli.shared import ASK, FOLDER, MAX_BATCH, MAX_NEW, METHOD, MODEL, bad_usage, chunk_of, command, quiet, say
 
 
 @command(
@@ -47,10 +47,22 @@ def batch(
     engines: Annotated[int | None, typer.Option(min=1, help="How many; default: all that the GPUs hold.")] = None,
     audio: FOLDER = None,
     prompt: ASK = None,
-    max_new_tokens: MAX_NEW_TOKENS = 256,
-    batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Rows that an engine is given at once.")] = 32,
+    chunk: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|SECONDS",
+            help="Longest window of a transcript; auto, the default: what the model is comfortable with.",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, max=MAX_NEW, help="Longest answer, per window; default: by its length.")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=MAX_BATCH, help="Rows, or windows of long ones, that an engine is given at once.")
+    ] = 32,
 ) -> None:
     """Ask about all audio of a manifest, by vLLM engines under Ray; vLLM's own options go with it."""
+    window = chunk_of(chunk)
     with bad_usage():
         from fewhertz.batch import Engine, Stopped
         from fewhertz.batch import batch as run_rows
@@ -67,6 +79,7 @@ def batch(
                 engines=engines,
                 batch_size=batch_size,
                 max_new_tokens=max_new_tokens,
+                chunk=window,
                 say=say,
             )
         except Stopped as error:

@@ -151,6 +151,16 @@ FOLDER = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the a
 ASK = Annotated[str | None, typer.Option(help="What to ask instead of the task's own prompt.")]
 
 
+CHUNK = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|SECONDS",
+        help="Run windows of at most so many seconds, cut where it is quiet; auto, the default of transcripts: "
+        "what the model is comfortable with.",
+    ),
+]
+
+
 PROMPT = Annotated[str | None, typer.Option(help="What to ask, in your own words.")]
 
 
@@ -300,6 +310,18 @@ def check_chunk(chunk: float | None) -> None:
 
     if chunk is not None and not 2 * MIN_SECONDS <= chunk < float("inf"):
         raise BadUsage(f"--chunk is in seconds, at least {2 * MIN_SECONDS:g}, got {chunk:g}")
+
+
+def chunk_of(text: str | None) -> Any:
+    """Seconds of the longest window, "auto" or nothing."""
+    if text is None or text == "auto":
+        return text
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise BadUsage(f"--chunk is auto or seconds, got {text!r:.40}") from None
+    check_chunk(seconds)
+    return seconds
 
 
 @contextmanager

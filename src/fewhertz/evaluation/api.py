@@ -102,6 +102,7 @@ def evaluate(
     dtype: str | None = None,
     seed: int = 0,
     adapters: Sequence[str | Path] = (),
+    trim: bool = False,
     also: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Results:
@@ -122,6 +123,7 @@ def evaluate(
         dtype: of the weights; `None`: the checkpoint's own.
         seed: of the bootstrap.
         adapters: directories of LoRA adapters, each evaluated too.
+        trim: whether all tokens are measured with a trimmed encoder too, as what is compressed is (`compress`).
         also: metrics beside the task's own: `wer-formatted`, `flesch`, `flesch=de`, `similarity`, `similarity=MODEL`.
         say: gets a line of text about how far it is, now and then.
 
@@ -146,6 +148,7 @@ def evaluate(
         dtype=dtype,
         seed=seed,
         adapters=adapters,
+        trim=trim,
         say=say,
     )
     return Results(Path(out), done.files, done.errors)

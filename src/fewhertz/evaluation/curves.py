@@ -349,7 +349,8 @@ def run(file: Path, result: Record) -> Run:
         None if memory is None else (int(memory), str(peak["of"])),
         int(result["n"]),
         timed,
-        {key: value for key, value in result["identity"].items() if key not in ("method", "path")},
+        # a method's revision is its own: it says nothing of what others were measured on
+        {key: value for key, value in result["identity"].items() if key not in ("method", "revision", "path")},
         [str(error) for error in result["failed"]],
         {str(name): str(why) for name, why in result.get("absent", {}).items()},
     )

@@ -53,14 +53,34 @@ def _by_row(file: Path, metric: str) -> dict[int, Record]:
     return found
 
 
-def _regressions(run: Run, before: dict[int, Record], shared: dict[str, Record], most: int) -> Record:
+def lost(group: Group) -> list[int]:
+    """Rows of a group's samples, those first that lost most against keep=1 under all methods together.
+
+    Raises:
+        ValueError: where there is no baseline, or samples are damaged.
+    """
+    if group.baseline is None:
+        raise ValueError(f"{group.task} of {group.model} has no result of {BASELINE}")
+    before = _by_row(group.baseline.file, group.main)
+    losses = dict.fromkeys(before, 0.0)
+    for run in group.runs:
+        for row, loss in _losses(run, before, _by_row(run.file, run.main)).items():
+            losses[row] += loss
+    return sorted(losses, key=lambda row: (-losses[row], row))
+
+
+def _losses(run: Run, before: dict[int, Record], after: dict[int, Record]) -> dict[int, float]:
     sign = -1 if run.scores[run.main].higher_is_better else 1
-    after = _by_row(run.file, run.main)
-    losses = {
+    return {
         row: sign * (one["score"] - before[row]["score"])
         for row, one in after.items()
         if row in before and None not in (one["score"], before[row]["score"])
     }
+
+
+def _regressions(run: Run, before: dict[int, Record], shared: dict[str, Record], most: int) -> Record:
+    after = _by_row(run.file, run.main)
+    losses = _losses(run, before, after)
     worse = [row for row in sorted(losses, key=lambda row: (-losses[row], row)) if losses[row] > 0]
     better = sum(loss < 0 for loss in losses.values())
     unit = run.scores[run.main].unit

@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewhertz.evaluation import curves
 from fewhertz.evaluation.curves import Curve, Group, Run, decimals, hertz, interval, number
 from fewhertz.evaluation.regressions import regressions
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.files import Record, differing, differs, replace
-from fewhertz.page import fill, packed, policy
+from fewhertz.page import document, fill, packed
 from fewhertz.palette import DASHES, LINES, LINES_ON_DARK, MARKERS
+from fewhertz.studio import page as lanes
 from fewhertz.words import cut
+
+if TYPE_CHECKING:
+    from fewhertz.evaluation.listening import Listener
 
 MOST = 20  # errors of a task × model that are listed
 SHAPES = {  # the markers of palette.MARKERS, around 0, 0
@@ -33,29 +38,35 @@ SHAPES = {  # the markers of palette.MARKERS, around 0, 0
 }
 
 
-def report(root: str | Path, out: str | Path, samples: int = 10) -> list[str]:
+def report(root: str | Path, out: str | Path, samples: int = 10, listener: Listener | None = None) -> list[str]:
     """Write the page of all results under a folder.
 
     Args:
         root: what `fewhertz eval --out` wrote to.
         out: an .html file.
         samples: of each run, the worst regressions that are shown.
+        listener: shows so many samples of its task and model with their sound, all methods side by side.
 
     Returns:
         What is wrong with files that could not be read, a line each; the page says it too.
 
     Raises:
-        ValueError: where the folder is not there, or has no result.
+        ValueError: where the folder is not there, or has no result, or none of what is to be listened to.
     """
     found, wrong = curves.groups(root)
+    if listener is not None and not any(map(listener.fits, found)):
+        raise ValueError(f"no result of {listener.task} and {listener.name} in {root}")
     numbers = curves.styles(found)
     sections = []
     for place, group in enumerate(found):
         data, more = regressions(group, samples) if samples else (None, [])
         wrong += more
-        sections.append(_section(group, place, numbers, data))
-    # what damaged text holds of half characters is replaced, as in any page
-    replace(Path(out), _page(found, wrong, sections, numbers).encode("utf-8", "replace"))
+        clips: list[Record] = []
+        if listener is not None and listener.fits(group):
+            clips, more = listener.clips(group, samples)
+            wrong += more
+        sections.append(_section(group, place, numbers, data, clips))
+    replace(Path(out), _page(found, wrong, sections, numbers).encode())
     return wrong
 
 
@@ -74,10 +85,14 @@ def _page(found: list[Group], wrong: list[str], sections: list[str], numbers: di
     looks = [f"{rule} {{ color: var(--{rule[1:]}); }}" for rule in sorted(rules)]
     # unticking hides a line without any script
     looks += [f"section:has(.t{i}:not(:checked)) .l{i} {{ display: none; }}" for i in range(len(numbers))]
-    template = resources.files("fewhertz").joinpath("report.html").read_text("utf-8")
+    here = resources.files("fewhertz.evaluation")
+    style, script = (here.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     light, dark = (" ".join(f"--c{i}: {colour};" for i, colour in enumerate(some)) for some in (LINES, LINES_ON_DARK))
-    page = fill(template, {"light": light, "dark": dark, "lines": "\n".join(looks)})
-    return fill(page, {"policy": policy(page), "title": "fewhertz report", "body": "\n".join(body)})
+    style = fill(style, {"light": light, "dark": dark, "lines": "\n".join(looks)})
+    if any('class="clip"' in one for one in sections):
+        more, draws = lanes.parts()
+        style, script = style + more, f"{script}{{\n{draws}}}\n"  # braces: its names are its own
+    return document("fewhertz report", style, script, "\n".join(body))
 
 
 def _text(value: object) -> str:
@@ -93,7 +108,9 @@ def _name(group: Group) -> str:
     return f"{group.task} · {group.model}"
 
 
-def _section(group: Group, place: int, numbers: dict[str, int], data: Record | None) -> str:
+def _section(
+    group: Group, place: int, numbers: dict[str, int], data: Record | None, clips: Sequence[Record] = ()
+) -> str:
     shown = [one for name in group.metrics if (one := curves.curve(group, name))]
     parts = [f'<section id="s{place}" data-samples><h2>{_text(_name(group))}</h2>', _notes(group)]
     if shown:
@@ -104,6 +121,8 @@ def _section(group: Group, place: int, numbers: dict[str, int], data: Record | N
     parts += ["<h3>All results</h3>", _table(group, shown), _small_print(group)]
     if data is not None:
         parts.append(_browser(data, place))
+    if clips:
+        parts.append(_clips(clips))
     return "\n".join([*parts, "</section>"])
 
 
@@ -345,3 +364,14 @@ def _browser(data: Record, place: int) -> str:
         "method's output lacks. Capitals and punctuation do not count here.</p></div>"
         f'<script type="application/json">{packed(data)}</script>'
     )
+
+
+def _clips(clips: Sequence[Record]) -> str:
+    """Drawn as they are unfolded."""
+    parts = ["<h3>To see and hear: what lost most, all methods together</h3>"]
+    for clip in clips:
+        said = f"{clip['name']}, {clip['seconds']:.1f} s"
+        if clip["reference"]:
+            said += f": {clip['reference']:.80}"
+        parts.append(f"<details><summary>{_text(said)}</summary>{lanes.main(clip, level=4)}</details>")
+    return "\n".join(parts)

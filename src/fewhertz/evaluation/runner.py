@@ -199,12 +199,12 @@ def evaluate(
     task = dataclasses.replace(task, limit=limit)
     setup = _setup(model, checkpoint, task, batch_size, max_new_tokens, dtype, seed, draws, process, say)
     setup = dataclasses.replace(setup, trim=trim)
-    places = [results.run_files(Path(out), task.label, _name(model), spec) for spec in chosen]
+    places = [results.run_files(Path(out), task.label, model_name(model), spec) for spec in chosen]
     if adapters:
         places = places[:1]
         for adapter in map(read_adapter, adapters):
             own = _specs_of(adapter, checkpoint, chosen[1:])
-            mine = [results.run_files(Path(out), task.label, _with(_name(model), adapter), spec) for spec in own]
+            mine = [results.run_files(Path(out), task.label, _with(model_name(model), adapter), spec) for spec in own]
             if setup.adapters.setdefault(mine[0].folder, adapter) is not adapter:
                 raise ValueError(f"two adapters are called {adapter.name}: results are named by an adapter's directory")
             places += mine
@@ -261,7 +261,7 @@ def _with(model: str, adapter: Adapter) -> str:
     return f"{model}+{adapter.name}"
 
 
-def _name(model: str | Path) -> str:
+def model_name(model: str | Path) -> str:
     """What results call a model: a hub id, or a directory's own name."""
     path = Path(model).expanduser()
     return path.resolve().name if path.is_dir() else str(model)
@@ -303,7 +303,7 @@ def _setup(
         "data_sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
         "audio_sha256": audio_sha256(samples),
         "rows": len(rows),
-        "model": _name(model),
+        "model": model_name(model),
         "weights_sha256": weights_sha256(checkpoint),
         "prompt": task.prompt,
         "decoding": "greedy",

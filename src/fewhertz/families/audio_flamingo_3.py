@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewhertz.families.base import MEL_HZ, Config, Family, Windows, inputs_of
 from fewhertz.families.whisper import WhisperTower, before
-from fewhertz.method import layer_of
+from fewhertz.method import layers_of
 from fewhertz.scores import attention_received, token_means
 
 
@@ -40,8 +40,8 @@ class AudioFlamingo3(WhisperTower, Family, name="audio-flamingo-3"):
         steps = (audio["input_features"].shape[-1] - 1) // 2 + 1
         valid = torch.arange(steps, device=frames.device) < frames[:, None]
         full = core.config.audio_config.max_source_positions // 2
-        if (layer := layer_of(site)) is not None:
-            hidden = before(core.audio_tower, layer)(**audio).last_hidden_state
+        if layers := layers_of(site):
+            hidden = before(core.audio_tower, layers[0])(**audio).last_hidden_state
             return self.frames_of(hidden, frames, lengths, full)
         with (
             attention_received(core.audio_tower.layers[-1].self_attn, valid) if scores else nullcontext() as received,

@@ -91,7 +91,7 @@ class Family:
     # be trimmed. "heard": attends to it, so it cannot. "left out": computes valid frames alone.
     padding: ClassVar[Literal["masked", "heard", "left out"]] = "heard"
     # why there is no site "encoder.k"; None: there is
-    not_inside: ClassVar[str | None] = "its encoder does not mask its padding, or attends within blocks of frames"
+    not_inside: ClassVar[str | None] = "its encoder is not known to run on merged frames"
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -115,8 +115,8 @@ class Family:
         if "mel" in method.needs and not self.log_mel:
             raise ValueError(f"{self.name} reads no plain log-mel, which count=mel needs: leave it out")
         reach_of(method, config)
-        if method.layer is not None:
-            self._check_inside(method, method.layer, config)
+        if method.layers:
+            self._check_inside(method, config)
         elif method.llm_layer is not None:
             self._check_inside_llm(method, method.llm_layer, config)
         elif method.site not in self.sites:
@@ -126,17 +126,21 @@ class Family:
             )
         return method.at(self.rate(config))
 
-    def _check_inside(self, method: Method, layer: int, config: Config) -> None:
+    def _check_inside(self, method: Method, config: Config) -> None:
         if self.not_inside is not None:
             raise ValueError(f"{self.name} cannot be compressed inside its encoder: {self.not_inside}")
         layers = config.audio_config.num_hidden_layers
-        if layer >= layers:
+        if method.layers[-1] >= layers:
             raise ValueError(
                 f"{self.name} cannot be compressed at {method.site}: its encoder has layers 0 to {layers - 1}"
             )
         why = None
-        if not method.fixed_budget:
-            why = "its count follows the content, and a price is one for audio tokens, not for frames"
+        if method.together:
+            why = "clips share its budget, and what is merged there are frames of a window"
+        elif not method.fixed_budget and method.tolerance is None:
+            why = "its count follows the content, and of frames may be more than the prompt has placeholders"
+        elif "mel" in method.needs:
+            why = "count=mel counts the audio tokens of whole clips"
         elif "scores" in method.needs:
             why = "it needs the scores of the encoder's last layer, which has not run there"
         elif type(method).assign is Method.assign:
@@ -207,23 +211,35 @@ class Family:
         """Bring tokens of the site `"encoder"` into the LLM's input space."""
         raise NotImplementedError
 
-    def finish_encoding(
+    def run_layers(
         self,
         model: nn.Module,
-        layer: int,
+        layers: slice,
         windows: list[Float[Tensor, "_ d"]],
         sizes: list[Int[Tensor, " _"]],
-    ) -> list[Float[Tensor, "_ e"]]:
-        """Bring merged frames of the site `"encoder.k"` through the layers from `layer` on into the LLM's input space.
+    ) -> list[Float[Tensor, "_ d"]]:
+        """Bring merged frames of the site `"encoder.k"` through some of the encoder's layers.
 
         Args:
             model: the model.
-            layer: the first layer that they run through.
+            layers: those that they run through.
             windows: merged frames of each window, at least one.
             sizes: frames that each of them stands for: log s is added to its attention logits.
 
         Raises:
             NotImplementedError: where the encoder runs another kernel than sdpa or eager.
+        """
+        raise NotImplementedError
+
+    def finish_encoding(
+        self, model: nn.Module, windows: list[Float[Tensor, "_ d"]], times: list[Float[Tensor, " _"]]
+    ) -> list[Float[Tensor, "_ e"]]:
+        """Bring what the encoder's last layer made of merged frames into the LLM's input space.
+
+        Args:
+            model: the model.
+            windows: merged frames of each window.
+            times: mean position of what each of them stands for, in audio tokens of its clip, uncompressed.
         """
         raise NotImplementedError
 

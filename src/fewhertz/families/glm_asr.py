@@ -28,6 +28,7 @@ class GlmAsr(Family, name="glm-asr"):
     model_types = ("glmasr",)
     audio_inputs = ("input_features", "input_features_mask")
     sites = ("llm",)
+    not_inside = "its encoder attends to padding, and four frames are stacked to one token behind it"
     max_seconds = 655.0
 
     def rate(self, config: Config) -> Fraction:

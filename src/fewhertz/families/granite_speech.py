@@ -26,6 +26,7 @@ class GraniteSpeech(Family, name="granite-speech"):
     model_types = ("granite_speech", "granite_speech_plus")
     audio_inputs = ("input_features", "input_features_mask")
     sites = ("llm",)
+    not_inside = "its encoder attends within blocks of frames, and to the padding of its batch"
     log_mel = False  # pairs of frames, stacked
 
     def rate(self, config: Config) -> Fraction:

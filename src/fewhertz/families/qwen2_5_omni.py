@@ -30,6 +30,7 @@ class Qwen2_5Omni(Family, name="qwen2.5-omni"):
     sites = ("llm",)
     max_seconds: ClassVar[float | None] = 300.0
     padding = "left out"
+    not_inside = "its encoder attends within chunks of 2 s, whose bounds are laid out before its first layer"
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(MEL_HZ, 4)

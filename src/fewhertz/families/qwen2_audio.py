@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewhertz.families.base import MEL_HZ, Config, Family, Windows
 from fewhertz.families.whisper import WhisperTower, before
-from fewhertz.method import layer_of
+from fewhertz.method import layers_of
 from fewhertz.scores import attention_received, token_means
 
 
@@ -33,7 +33,7 @@ class Qwen2Audio(WhisperTower, Family, name="qwen2-audio"):
         from transformers.masking_utils import create_bidirectional_mask
 
         core: Any = model.base_model
-        layer = layer_of(site)
+        layer = next(iter(layers_of(site)), None)
         tower = core.audio_tower if layer is None else before(core.audio_tower, layer)
         features = audio["input_features"].to(tower.device)
         frames = (audio["feature_attention_mask"].to(tower.device).sum(-1) - 1) // 2 + 1

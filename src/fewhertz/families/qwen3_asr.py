@@ -28,6 +28,9 @@ class Qwen3Asr(Family, name="qwen3-asr"):
     model_types = ("qwen3_asr",)
     audio_inputs = ("input_features", "input_features_mask")
     padding = "left out"
+    not_inside = (
+        "its encoder's frames are audio tokens already, and it attends within chunks laid out before its layers"
+    )
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(CHUNK_TOKENS * MEL_HZ, 2 * config.audio_config.n_window)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewhertz.families.base import MEL_HZ, Config
 from fewhertz.families.qwen2_5_omni import Qwen2_5Omni
-from fewhertz.families.qwen3_asr import CHUNK_TOKENS, tokens_of
+from fewhertz.families.qwen3_asr import CHUNK_TOKENS, Qwen3Asr, tokens_of
 
 
 class Qwen3Omni(Qwen2_5Omni, name="qwen3-omni"):
@@ -22,6 +22,7 @@ class Qwen3Omni(Qwen2_5Omni, name="qwen3-omni"):
     model_classes = ("Qwen3OmniMoeThinkerForConditionalGeneration",)
     model_types = ("qwen3_omni_moe_thinker",)
     max_seconds = None
+    not_inside = Qwen3Asr.not_inside
 
     def rate(self, config: Config) -> Fraction:
         return Fraction(CHUNK_TOKENS * MEL_HZ, 2 * config.audio_config.n_window)

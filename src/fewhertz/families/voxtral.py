@@ -24,6 +24,7 @@ class Voxtral(Family, name="voxtral"):
     model_types = ("voxtral",)
     audio_inputs = ("input_features",)
     sites = ("llm",)
+    not_inside = "its encoder hears padding as audio, and four frames are stacked to one token behind it"
 
     def _stacked(self, config: Config) -> int:
         return config.audio_config.intermediate_size // config.audio_config.hidden_size

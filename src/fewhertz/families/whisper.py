@@ -2,7 +2,7 @@
 
 A clip of 5 s is padded to 30 s and the padding hidden from attention: the layers compute it for nothing. `trimmed`
 cuts it off before the tower, whose own forward then runs on what is left. And the later layers can run on merged
-frames (site `"encoder.k"`): the tower's own forward ends `before` layer k, `after` runs the rest.
+frames (site `"encoder.k"`): the tower's own forward ends `before` layer k, `through` runs the rest.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def before(tower: Any, layer: int) -> Any:
     return _tower(tower, layers=tower.layers[:layer], avg_pooler=nn.Identity(), layer_norm=nn.Identity())
 
 
-def after(
-    tower: Any, layer: int, windows: list[Float[Tensor, "_ d"]], sizes: list[Int[Tensor, " _"]]
-) -> Float[Tensor, "windows longest d"]:
-    """The layers from `layer` on, over merged frames of each window; no pairs are averaged behind them.
+def through(
+    tower: Any, layers: slice, windows: list[Float[Tensor, "_ d"]], sizes: list[Int[Tensor, " _"]]
+) -> list[Float[Tensor, "_ d"]]:
+    """Some of the tower's layers, over merged frames of each window.
 
     log s is added to the attention logits of a frame that stands for s (fewhertz.corrections).
 
@@ -102,13 +102,13 @@ def after(
     hidden = pad_sequence(windows, batch_first=True)
     much = pad_sequence([one.float().log().to(hidden) for one in sizes], batch_first=True, padding_value=HIDDEN)
     mask = much[:, None, None].expand(-1, 1, hidden.shape[1], -1)
-    for one in tower.layers[layer:]:
+    for one in tower.layers[layers]:
         hidden = one(hidden, mask)
-    return tower.layer_norm(hidden)
+    return [row[: len(one)] for row, one in zip(hidden, windows, strict=True)]
 
 
 class WhisperTower:
-    """What Qwen2-Audio and Audio Flamingo 3 share of `Family`; goes before it."""
+    """What Qwen2-Audio and the Audio Flamingos share of `Family`; goes before it."""
 
     padding: ClassVar[Literal["masked", "heard", "left out"]] = "masked"
     not_inside: ClassVar[str | None] = None
@@ -125,17 +125,28 @@ class WhisperTower:
         core: Any = model.base_model
         return core.multi_modal_projector(tokens)
 
-    def finish_encoding(
+    def run_layers(
         self,
         model: nn.Module,
-        layer: int,
+        layers: slice,
         windows: list[Float[Tensor, "_ d"]],
         sizes: list[Int[Tensor, " _"]],
-    ) -> list[Float[Tensor, "_ e"]]:
+    ) -> list[Float[Tensor, "_ d"]]:
         """See `Family`."""
         core: Any = model.base_model
-        tokens = self.project(model, after(core.audio_tower, layer, windows, sizes))
-        return [row[: len(one)] for row, one in zip(tokens, windows, strict=True)]
+        return through(core.audio_tower, layers, windows, sizes)
+
+    def finish_encoding(
+        self, model: nn.Module, windows: list[Float[Tensor, "_ d"]], times: list[Float[Tensor, " _"]]
+    ) -> list[Float[Tensor, "_ e"]]:
+        """See `Family`. No pairs are averaged: what is merged is of the count that the LLM reads."""
+        core: Any = model.base_model
+        hidden = self.timed(model, core.audio_tower.layer_norm(torch.cat(windows)), torch.cat(times))
+        return [*self.project(model, hidden[None])[0].split([len(one) for one in windows])]
+
+    def timed(self, model: nn.Module, tokens: Float[Tensor, "n d"], times: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """What the encoder gives, with what the model adds of time before its projector: nothing."""
+        return tokens
 
     @staticmethod
     def frames_of(

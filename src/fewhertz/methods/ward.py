@@ -72,7 +72,7 @@ class Ward(Method, name="ward"):
             object.__setattr__(self, "together", True)
 
     def assign(self, x: Float[Tensor, "b n d"], m: int, clip: Clip) -> Plan:
-        return Plan(merge(x, m, m, torch.inf)[0], m)
+        return Plan(merge(x, m, m, torch.inf, sizes=clip.sizes)[0], m)
 
     def assign_within(self, x: Float[Tensor, "b n d"], least: int, most: int, clip: Clip) -> list[Plan]:
         assert self.tolerance is not None
@@ -81,7 +81,7 @@ class Ward(Method, name="ward"):
             counts = self.counts(clip.mel, clip.rate).to(x.device)
             group, _ = merge(x, counts, counts, torch.inf)
         else:
-            group, counts = merge(x, least, most, self.tolerance)
+            group, counts = merge(x, least, most, self.tolerance, sizes=clip.sizes)
         return [Plan(row, m) for row, m in zip(group.split(1), counts.flatten().tolist(), strict=True)]
 
     def assign_together(self, x: Float[Tensor, "1 n d"], lengths: list[int], m: int) -> list[Plan]:
@@ -92,6 +92,11 @@ class Ward(Method, name="ward"):
             Plan(group[:, start:end] - first, after - first)
             for (start, end), (first, after) in zip(pairwise(ends), pairwise(firsts), strict=True)
         ]
+
+    def prices(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n-1"]:
+        paid: list[Tensor] = []
+        merge(x[None], 1, 1, torch.inf, paid=paid)
+        return torch.cat([*paid, x.new_zeros(0, dtype=torch.float32)])
 
     def counts(self, mel: Float[Tensor, "b n bins"], rate: float) -> Int[Tensor, "b 1"]:
         """Tokens that each of `b` clips keeps, by its log-mel alone.
@@ -113,18 +118,21 @@ def merge(
     most: int | Tensor,
     tolerance: float,
     starts: Bool[Tensor, "b n"] | None = None,
+    sizes: Int[Tensor, "b n"] | None = None,
+    paid: list[Tensor] | None = None,
 ) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b 1"]]:
     """Join neighbours in rounds while a join costs at most `tolerance`, and further down to `most` segments.
 
     With `least` equal to `most`, of all clips or (b, 1) of each, that count is reached whatever it costs. Tokens at
-    `starts` join nothing before them.
+    `starts` join nothing before them. `sizes`: how many a token stands for; `None`: one each. `paid` is given what each
+    join costs.
 
     Returns:
         The segment of each token, and how many a clip has: `least` or more, `most` or fewer.
     """
     b, n, d = x.shape
     means = unit(x)
-    sizes = means.new_ones(b, n)
+    sizes = means.new_ones(b, n) if sizes is None else sizes.to(means)
     group = torch.arange(n, device=x.device).expand(b, n)
     count = torch.full((b, 1), n, device=x.device)
     end = torch.zeros_like(count) + least
@@ -151,6 +159,8 @@ def merge(
         joins = torch.minimum(minima.sum(1, keepdim=True), left)
         order = cost.masked_fill(~minima, torch.inf).argsort(dim=1, stable=True)
         joined = torch.zeros_like(minima).scatter_(1, order, place[:-1] < joins)
+        if paid is not None:
+            paid.append(cost[joined] / STEPS)
         count = count - joins
         width = int(count.max())
         moved = (place - pad(joined.cumsum(1), (1, 0))).clamp_max(width - 1)

@@ -9,21 +9,24 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from fewhertz import audio
 from fewhertz.compare import Heard, Lane, load, with_all_tokens
 from fewhertz.cost import kv_bytes
 from fewhertz.errors import need, one_line
 from fewhertz.families import family_of
 from fewhertz.files import Record
-from fewhertz.method import METHODS, RECOMMENDED, parse
-from fewhertz.run import PROMPTS, Wave, read_whole, sample_rate
+from fewhertz.method import METHODS, NONE, RECOMMENDED, parse
+from fewhertz.page import packed
+from fewhertz.run import PROMPTS, Wave, sample_rate
 from fewhertz.studio import page
+from fewhertz.studio.recording import MAX_SECONDS, at_once, cut, timeline
+from fewhertz.windows import Window
 
 MAX_BYTES = 50 * 2**20  # of an upload
 KEPT_SECONDS = 1800  # after which what was uploaded, and a visitor's clip, is deleted
@@ -39,17 +42,22 @@ POCKET = (
 
 # the page of `fewhertz show --html` in a frame of its own, which shares nothing with this one
 FRAME = '<iframe sandbox="allow-scripts" allow="autoplay" title="Tokens, sound and answers"></iframe>'
-FRAME_CSS = "iframe { width: 100%; height: 8rem; border: 0; color-scheme: light dark; }"
+# without a clip it is out of sight and yet as wide as later: the page fits its zoom to the width when it starts, and a
+# browser tells a frame that is not seen of no later one
+FRAME_CSS = """
+iframe { width: 100%; height: 8rem; border: 0; color-scheme: light dark; }
+iframe.empty { visibility: hidden; max-height: 0; }
+"""
 # of Gradio's player: too faint otherwise
 CSS = "#time, #duration, .playback, .playback span { color: var(--body-text-color) !important; }"
 FRAME_JS = """
 let shown = null, loaded = false;
 const frame = element.querySelector("iframe");
 const send = () => {
-  if (loaded && props.value) frame.contentWindow.postMessage({lanes: props.value}, "*");
+  if (loaded && props.value) frame.contentWindow.postMessage(JSON.parse(props.value), "*");
 };
 const update = () => {
-  frame.style.display = props.value ? "" : "none";
+  frame.classList.toggle("empty", !props.value);
   if (props.page && props.page !== shown) {
     shown = props.page;
     loaded = false;
@@ -58,8 +66,9 @@ const update = () => {
   } else send();
 };
 window.addEventListener("message", (event) => {
-  if (event.source === frame.contentWindow && event.data?.height > 0)
-    frame.style.height = `${Math.ceil(event.data.height) + 8}px`;
+  if (event.source !== frame.contentWindow) return;
+  if (event.data?.height > 0) frame.style.height = `${Math.ceil(event.data.height) + 8}px`;
+  if (Number.isInteger(event.data?.window)) trigger("pick", {window: event.data.window});
 });
 watch(["value", "page"], update);
 update();
@@ -67,22 +76,81 @@ update();
 
 
 @dataclass
+class Part:
+    """A window of what a visitor brought."""
+
+    window: Window
+    heard: Heard | None  # None: a silence
+    lanes: list[Lane] = field(default_factory=list)
+
+
+@dataclass
 class Visit:
     """What one visitor has on the table."""
 
-    heard: Heard
+    parts: list[Part]
     name: str
-    wave: Wave
-    seconds: float
+    rate: int  # samples per second, in Hz
     prompt: str | None
     reference: str | None
     page: str = ""
-    lanes: list[Lane] = field(default_factory=list)
+    at: int = 0  # the part that is seen
+    specs: list[str] = field(default_factory=lambda: [NONE])
     turn: int = 0  # raised by each redraw: answers to an earlier one are given up
 
-    def value(self) -> list[Record]:
-        """The lanes, for the frame."""
-        return [page.lane_record(lane, self.seconds) for lane in self.lanes]
+    @property
+    def shown(self) -> Part:
+        """The part that is seen."""
+        return self.parts[self.at]
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Those that are seen."""
+        return self.shown.lanes
+
+    @property
+    def wave(self) -> Wave:
+        """The sound that is seen."""
+        assert self.shown.window.wave is not None
+        return self.shown.window.wave
+
+    @property
+    def seconds(self) -> float:
+        """Of the sound that is seen."""
+        return len(self.wave) / self.rate
+
+    @property
+    def timeline(self) -> Record | None:
+        """Of all parts, as far as the lanes of now are known."""
+        known = [part.lanes if [lane.spec for lane in part.lanes] == self.specs else [] for part in self.parts]
+        return timeline([part.window for part in self.parts], known, self.rate, self.at, self.reference)
+
+    def value(self) -> str:
+        """The lanes, for the frame; as text, which Gradio copies at once, and a list of numbers one by one."""
+        lanes = [page.lane_record(lane, self.seconds) for lane in self.lanes]
+        return packed({"lanes": lanes, "timeline": self.timeline})
+
+
+class _Outdated(Exception):
+    """A redraw came before the answer."""
+
+
+@contextmanager
+def _unless(model: Any, outdated: Callable[[], bool]) -> Iterator[None]:
+    """Break off what the LLM does, in the middle of a token, once it is outdated: with `_Outdated`."""
+
+    def check(*_: Any) -> None:
+        if outdated():
+            raise _Outdated
+
+    check()
+    decoder = model.get_decoder()
+    hooks = [one.register_forward_pre_hook(check) for one in (decoder, *getattr(decoder, "layers", ()))]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class Studio:
@@ -94,13 +162,14 @@ class Studio:
         self.family = family_of(self.model)
         self.rate = sample_rate(self.processor)
         self.token_rate = float(self.family.rate(self.model.config))
-        self.max_seconds = min(self.family.max_seconds or page.MAX_SECONDS, page.MAX_SECONDS)
+        self.at_once = at_once(self.family)
         self._lock = threading.Lock()  # the model is one, and methods are attached to it
 
     def banner(self) -> str:
         """What the model can do, in Markdown."""
         about = POCKET if self.name == "pocket" else f"{html.escape(self.name)} ({self.family.name})."
-        return f"{about} It hears up to {self.max_seconds:g} s at {self.token_rate:g} audio tokens a second."
+        hears = f"It hears up to {self.at_once:g} s at once, at {self.token_rate:g} audio tokens a second"
+        return f"{about} {hears}; what is longer, up to {MAX_SECONDS:g} s, in windows."
 
     def specs(self, methods: list[str], unit: str, keep: float, hertz: float, tolerance: float) -> list[str]:
         """The lanes' specs: methods that have a budget keep it, the others get that of the slider.
@@ -132,19 +201,37 @@ class Studio:
         """
         if Path(file).stat().st_size > MAX_BYTES:
             raise ValueError(f"{Path(file).name} is larger than the {MAX_BYTES >> 20} MiB that are taken")
-        if (seconds := audio.duration(file)) > self.max_seconds:
-            raise ValueError(f"{Path(file).name} has {seconds:.1f} s, and there is room for {self.max_seconds:g} s")
-        wave = read_whole(file, self.rate, self.family)
-        heard = Heard(self.model, self.processor, wave, prompt)
-        visit = Visit(heard, Path(file).name, wave, len(wave) / self.rate, prompt, reference)
-        with self._lock:
-            visit.lanes = [heard.draw("none")]
+        found = cut(self.model, self.processor, file, prompt)
+        parts = [
+            Part(one, None if one.wave is None else Heard(self.model, self.processor, one.wave, prompt))
+            for one in found
+        ]
+        first = next((i for i, part in enumerate(parts) if part.heard is not None), None)
+        if first is None:
+            raise ValueError(f"{Path(file).name}: nothing is to be heard in it")
+        visit = Visit(parts, Path(file).name, self.rate, prompt, reference, at=first)
+        self.draw(visit, [])
         visit.page = self.page(visit)
         return visit
 
+    def pick(self, visit: Visit, number: int) -> None:
+        """Show another window.
+
+        Raises:
+            ValueError: where there is none of this number.
+        """
+        if not 0 <= number < len(visit.parts) or visit.parts[number].heard is None:
+            raise ValueError("there is no such window")
+        visit.at = number
+        self.draw(visit, visit.specs)
+        visit.page = self.page(visit)
+
     def page(self, visit: Visit) -> str:
         """The page of a visit as it is now."""
-        clip = page.record(
+        return page.page(self._record(visit))
+
+    def _record(self, visit: Visit) -> Record:
+        return page.record(
             visit.name,
             visit.wave,
             self.rate,
@@ -153,8 +240,9 @@ class Studio:
             model=self.name,
             prompt=visit.prompt or PROMPTS["transcribe"],
             reference=visit.reference,
+            start=visit.shown.window.offset,
+            timeline=visit.timeline,
         )
-        return page.page(clip)
 
     def draw(self, visit: Visit, specs: list[str]) -> None:
         """Lanes without answers, but for those that are there already.
@@ -162,24 +250,42 @@ class Studio:
         Raises:
             ValueError: where a method does not fit the model.
         """
-        there = {lane.spec: lane for lane in visit.lanes}
+        specs = with_all_tokens(specs)
+        visit.turn += 1  # now: an answer that is under way ends, and the model is free
+        self._draw(visit.shown, specs)
+        visit.specs = specs
+
+    def _draw(self, part: Part, specs: list[str]) -> None:
+        assert part.heard is not None
+        there = {lane.spec: lane for lane in part.lanes}
         with self._lock:
-            lanes = [there.get(spec) or visit.heard.draw(spec) for spec in with_all_tokens(specs)]
-        visit.lanes, visit.turn = lanes, visit.turn + 1
+            part.lanes = [there.get(spec) or part.heard.draw(spec) for spec in specs]
 
     def answers(self, visit: Visit) -> Iterator[None]:
-        """Answer lane by lane, until another redraw comes; other visitors get their turn between two lanes."""
-        turn = visit.turn
-        for i, lane in enumerate(visit.lanes):
-            if lane.text is not None:
+        """Answer lane by lane, then count what the other windows take, until another redraw comes.
+
+        Other visitors get their turn between two steps.
+        """
+        turn, shown = visit.turn, visit.shown
+        assert shown.heard is not None
+        reference = visit.reference if len(visit.parts) == 1 else None  # a window says only a part of it
+        for i in range(len(shown.lanes)):
+            try:
+                with self._lock, _unless(self.model, lambda: visit.turn != turn):
+                    lane = shown.lanes[i]
+                    if lane.text is not None:
+                        continue
+                    lane = shown.heard.answer(lane.spec, MAX_NEW_TOKENS)
+                    shown.lanes[i] = lane.judged((shown.lanes[0] if i else lane).text, reference)
+            except _Outdated:
+                return
+            yield
+        for part in visit.parts:
+            if part.heard is None or [lane.spec for lane in part.lanes] == visit.specs:
                 continue
-            with self._lock:
-                if visit.turn != turn:
-                    return
-                lane = visit.heard.answer(lane.spec, MAX_NEW_TOKENS)
             if visit.turn != turn:
                 return
-            visit.lanes[i] = lane.judged((visit.lanes[0] if i else lane).text, visit.reference)
+            self._draw(part, visit.specs)
             yield
 
     def costs(self, visit: Visit) -> str:
@@ -210,13 +316,17 @@ class Studio:
             lines += [f"# fewhertz serve {self.name} --method {spec}"]
         return "\n".join(lines)
 
-    def save(self, visit: Visit) -> str:
-        """The page by itself, in a file that is there as long as the visit."""
-        folder = tempfile.mkdtemp()
+    def save(self, visit: Visit) -> tuple[str, str]:
+        """The page by itself, and its lanes as JSON, in files that are there as long as the visit."""
+        folder = Path(tempfile.mkdtemp())
         weakref.finalize(visit, shutil.rmtree, folder, ignore_errors=True)
-        out = Path(folder) / "tokens.html"
-        out.write_bytes(self.page(visit).encode())
-        return str(out)
+        record = self._record(visit)
+        alone = record | {"timeline": None}  # it holds this window, not the others
+        (folder / "tokens.html").write_bytes(page.page(alone).encode())
+        told = {key: value for key, value in record.items() if key not in ("wav", "mel", "bands")}
+        text = json.dumps(told, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        (folder / "tokens.json").write_bytes(text)
+        return str(folder / "tokens.html"), str(folder / "tokens.json")
 
 
 def build(studio: Studio) -> Any:
@@ -239,20 +349,36 @@ def build(studio: Studio) -> Any:
             return question
         return None if task == "transcribe" else PROMPTS[task]
 
+    def described(visit: Visit) -> str:
+        several = f"window {visit.at + 1} of {len(visit.parts)}: " if len(visit.parts) > 1 else ""
+        return f"{several}{visit.seconds:.1f} s, {visit.lanes[0].tokens} audio tokens"
+
     def bold(text: str) -> str:
         return f"**{html.escape(text)}**"
 
-    def listen(file: str | None, task: str, question: str, reference: str, *budget: Any) -> Any:
+    def listen(file: str | None, task: str, question: str, reference: str, *budget: Any) -> Iterator[Any]:
         if file is None:
-            return None, None, "Drop, record or pick a clip.", "", ""
+            yield None, None, "Drop, record or pick a clip.", "", ""
+            return
         try:
             visit = studio.listen(file, asked(task, question), reference.strip() or None)
         except Exception as error:  # of any kind: out of memory, a model's own checks
             text = one_line(error).replace(f"{Path(file).parent}/", "")  # its name is enough
-            return None, None, bold(text), "", ""
-        _, _, *rest = draw(visit, *budget)
-        new = gr.HTML(page=visit.page, value=visit.value())  # a method that does not fit leaves all tokens
-        return visit, new, *rest
+            yield None, None, bold(text), "", ""
+            return
+        yield visit, gr.HTML(page=visit.page, value=visit.value()), described(visit), "", ""
+        yield draw(visit, *budget)  # a method that does not fit leaves all tokens
+
+    def pick(visit: Visit | None, event: Any) -> Any:
+        if visit is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        try:
+            studio.pick(visit, event.window)
+        except Exception as error:
+            return gr.skip(), bold(one_line(error)), gr.skip()
+        return gr.HTML(page=visit.page, value=visit.value()), described(visit), studio.costs(visit)
+
+    pick.__annotations__["event"] = gr.EventData  # by this Gradio knows to hand it over
 
     def draw(visit: Visit | None, methods: list[str], unit: str, *sliders: float) -> Any:
         if visit is None:
@@ -261,8 +387,7 @@ def build(studio: Studio) -> Any:
             studio.draw(visit, studio.specs(methods, unit, *sliders))
         except Exception as error:
             return visit, gr.skip(), bold(one_line(error)), gr.skip(), gr.skip()
-        said = f"{visit.seconds:.1f} s, {visit.lanes[0].tokens} audio tokens"
-        return visit, visit.value(), said, studio.costs(visit), studio.exported(visit)
+        return visit, visit.value(), described(visit), studio.costs(visit), studio.exported(visit)
 
     def answers(visit: Visit | None) -> Iterator[Any]:
         yield gr.skip(), gr.skip()  # where nothing follows, all stays
@@ -277,7 +402,7 @@ def build(studio: Studio) -> Any:
     def save(visit: Visit | None) -> Any:
         if visit is None:
             raise gr.Error("There is no clip yet.")
-        return gr.DownloadButton(value=studio.save(visit), visible=True)
+        return [gr.DownloadButton(value=file, visible=True) for file in studio.save(visit)]
 
     with gr.Blocks(title="fewhertz studio", analytics_enabled=False, delete_cache=(300, KEPT_SECONDS)) as app:
         gr.Markdown(f"# fewhertz studio\n{studio.banner()}")
@@ -287,7 +412,7 @@ def build(studio: Studio) -> Any:
                 sound = gr.Audio(
                     type="filepath",
                     sources=["upload", "microphone"],
-                    label=f"Clip, up to {studio.max_seconds:g} s and {MAX_BYTES >> 20} MiB",
+                    label=f"Clip, up to {MAX_SECONDS:g} s and {MAX_BYTES >> 20} MiB",
                     editable=False,
                 )
                 gr.Examples(samples, sound, label="Samples on which pocket works")
@@ -312,7 +437,7 @@ def build(studio: Studio) -> Any:
         )
         with gr.Row():
             keep_page = gr.Button("Make a page to keep")
-            download = gr.DownloadButton("Download tokens.html", visible=False)
+            downloads = [gr.DownloadButton(f"Download tokens.{kind}", visible=False) for kind in ("html", "json")]
 
         sliders = [keep, hertz, tolerance]
         budget, shown = [methods, unit, *sliders], [visit, frame, said, costs, code]
@@ -341,11 +466,14 @@ def build(studio: Studio) -> Any:
             show_progress="hidden",
             queue=False,  # it takes milliseconds, and is to be seen at once
         )
-        for event in (heard, drawn):
+        picked = frame.pick(
+            pick, visit, [frame, said, costs], trigger_mode="always_last", show_progress="hidden", concurrency_limit=4
+        )
+        for event in (heard, drawn, picked):
             event.then(
                 answers, visit, [frame, said], show_progress="hidden", concurrency_limit=4, trigger_mode="multiple"
             )
-        keep_page.click(save, visit, download, concurrency_limit=4)
+        keep_page.click(save, visit, downloads, concurrency_limit=4)
     return app
 
 
@@ -377,6 +505,8 @@ def serve(
         OSError: where the port is taken.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is read: it would ask for newer versions
+    # else the browser keeps all that comes and goes, the sound too, and each redraw waits for that
+    os.environ["GRADIO_RUN_HISTORY"] = "False"
     gr = need("gradio", "studio")
     app = build(Studio(model, device=device))
     # system fonts: the default theme asks another host for its own

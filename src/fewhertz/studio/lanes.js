@@ -1,4 +1,3 @@
-"use strict";
 // Draws and plays one clip under several methods. All text of others goes through textContent.
 const SVG = document.querySelector("svg").namespaceURI;
 const BOX = 30, DEPTH = 6, DEPTHS = 7; // heights in px: of a box, of a step down for a link; most steps
@@ -18,6 +17,7 @@ const amount = (value, unit) => {
     if (value >= factor) return `${+(value / factor).toPrecision(3)} ${prefix}${unit}`;
   return `${+value.toPrecision(3)} ${unit}`;
 };
+const minutes = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
@@ -46,10 +46,11 @@ const readWav = (raw) => {
   return [new Float32Array(0), rate];
 };
 
-const start = (root) => {
-  const clip = JSON.parse(root.querySelector("script").textContent);
+// root: where; clip: what to draw; part: of what it names; pick: shows another window of a recording.
+const start = (root, clip, part, pick) => {
   const [samples, rate] = readWav(bytes(clip.wav));
-  const perSecond = clip.token_rate;
+  const perSecond = clip.token_rate, level = +(root.dataset.level ?? 1); // of its heading
+  const clock = (seconds) => (clip.start + seconds).toFixed(2);
   const longest = Math.max(...clip.lanes.map((lane) => lane.audio_tokens_before)) / perSecond;
   const total = Math.max(clip.seconds, longest);
   const percent = (seconds) => `${100 * seconds / total}%`;
@@ -105,13 +106,14 @@ const start = (root) => {
   };
 
   // --- what stands above
-  root.append(make("h1", "", clip.name));
+  root.append(make(`h${level}`, "title", clip.name));
   const about = make("dl", "about");
   const tell = (key, value) => about.append(make("dt", "", key), make("dd", "", value));
   tell("model", clip.model);
   tell("asked", clip.prompt);
   if (clip.reference !== null) tell("reference", clip.reference);
   root.append(about);
+  if (clip.timeline) root.append(timeline());
 
   const bar = make("div", "bar"), button = make("button", "", "Play"), label = make("label", "place", "position ");
   bar.setAttribute("role", "group");
@@ -119,7 +121,7 @@ const start = (root) => {
   button.type = "button";
   const slider = make("input"), said = make("output"), zoom = make("input"), zoomLabel = make("label", "", "zoom ");
   Object.assign(slider, {type: "range", min: 0, max: total, step: 0.01, value: 0});
-  Object.assign(zoom, {type: "range", min: 0, max: 5, step: 1});
+  Object.assign(zoom, {type: "range", min: 0, max: 5, step: 1, value: 0});
   label.append(slider);
   zoomLabel.append(zoom);
   bar.append(button, label, said, zoomLabel);
@@ -139,6 +141,7 @@ const start = (root) => {
   root.append(view);
 
   // also called where lanes change while the page is open, as in the studio; a token that plays goes on
+  let drawn = new Map(); // what stays as it was is not drawn again
   function relane() {
     sizes = clip.lanes.map((lane) => {
       const count = new Array(lane.audio_tokens).fill(0);
@@ -148,10 +151,67 @@ const start = (root) => {
     most = sizes.flat().reduce((high, size) => Math.max(high, size), 1);
     root.querySelector(".legend")?.remove();
     view.before(legend());
+    const before = drawn;
+    drawn = new Map();
     lanes.length = 0;
-    for (const old of wide.querySelectorAll(".lane")) old.remove();
-    clip.lanes.forEach((lane, i) => wide.append(laneOf(lane, i)));
+    clip.lanes.forEach((lane, i) => {
+      const key = JSON.stringify([i, most, clip.lanes[0].audio_tokens, lane]);
+      const one = before.get(key) ?? laneOf(lane, i);
+      drawn.set(key, one);
+      lanes.push(one);
+    });
+    for (const [key, old] of before) if (!drawn.has(key)) old.section.remove();
+    let last = cursor;
+    for (const {section} of lanes) {
+      if (last.nextSibling !== section) last.after(section);
+      last = section;
+    }
     move(at);
+  }
+
+  // --- the windows of a longer recording, each with its rate under each method
+  function timeline() {
+    const box = make("nav", "timeline"), names = make("div", "names"), track = make("ol", "");
+    box.setAttribute("aria-label", "Windows of the recording");
+    names.setAttribute("aria-hidden", "true"); // each window says its methods
+    names.append(make("span", "", "window"), ...clip.lanes.map(({method}) => make("span", "", method)));
+    const {windows, shown} = clip.timeline;
+    windows.forEach(({start, end, silent, hz}, i) => {
+      const item = make("li"), span = `${start.toFixed(1)} to ${end.toFixed(1)} s`;
+      item.style.flexGrow = Math.max(end - start, 0.1);
+      if (silent) {
+        item.className = "silence";
+        item.append(make("span", "", "silence"));
+        item.setAttribute("aria-label", `Silence, ${span}`);
+      } else {
+        const button = make("button");
+        button.type = "button";
+        button.append(make("span", "", `${minutes(start)}–${minutes(end)}`));
+        const rates = clip.lanes.map((_, k) => hz?.[k] === undefined ? "…" : `${+hz[k].toPrecision(3)} Hz`);
+        button.append(...rates.map((rate) => make("span", "", rate)));
+        const said = clip.lanes.map(({method}, k) => `${method} ${rates[k] === "…" ? "not known yet" : rates[k]}`);
+        button.setAttribute("aria-label", `Window ${i + 1}, ${span}: ${said.join(", ")}`);
+        if (i === shown) button.setAttribute("aria-current", "true");
+        button.addEventListener("click", () => {
+          if (i === shown) return;
+          stop();
+          pick(i);
+        });
+        item.append(button);
+      }
+      track.append(item);
+    });
+    box.append(names, track);
+    if (!clip.timeline.lanes) return box;
+    const whole = make("dl", "about");
+    clip.timeline.lanes.forEach(({text, errors}, k) => {
+      const wrong = errors ? ` (${errors[0]} of ${errors[1]} words wrong)` : "";
+      whole.append(make("dt", "", `${clip.lanes[k].method}${wrong}`), make("dd", "", text || "no answer"));
+    });
+    const all = make("details"), both = make("div");
+    all.append(make("summary", "", "What all windows say"), whole);
+    both.append(box, all);
+    return both;
   }
 
   function legend() {
@@ -227,15 +287,15 @@ const start = (root) => {
   function laneOf(lane, number) {
     const section = make("section", "lane"), above = make("div", "still head"), below = make("div", "still");
     const name = lane.method === "none" ? "none: all tokens" : lane.method;
-    const title = make("h2", "", name);
-    title.id = `lane${number}`;
+    const title = make(`h${level + 1}`, "", name);
+    title.id = `lane${part}-${number}`;
     section.setAttribute("aria-labelledby", title.id);
     above.append(title, figures(lane));
     section.append(above);
-    const foot = make("div", "foot"), note = make("output", "soft");
+    const foot = make("div", "foot"), note = make("output", "soft"), mine = {section, tokens: [], group: []};
     if (lane.group) {
       const found = stretches(lane.group), dropped = found.filter(([, , owner]) => owner < 0);
-      section.append(tokensOf(lane, number, found, note));
+      section.append(tokensOf(mine, lane, number, found, note));
       const lost = dropped.map(([first, end]) => [first / perSecond, end / perSecond]);
       const seconds = lost.reduce((sum, [from, to]) => sum + to - from, 0);
       const hear = make("button", "dropped", `Play what was dropped (${seconds.toFixed(2)} s)`);
@@ -244,12 +304,11 @@ const start = (root) => {
       hear.addEventListener("click", () => { if (play(lost, rest)) played(); });
       foot.append(lost.length ? hear : make("span", "soft", "Nothing was dropped."), note);
     } else {
-      lanes.push({tokens: [], group: []});
       foot.append(make("span", "soft", "A learned method: it has no plan to draw."));
     }
     below.append(foot, ...answerOf(lane, number));
     section.append(below);
-    return section;
+    return mine;
   }
 
   function figures(lane) {
@@ -270,8 +329,8 @@ const start = (root) => {
     return list;
   }
 
-  function tokensOf(lane, number, found, note) {
-    const svg = draw("svg", {class: "tokens", role: "listbox", "aria-labelledby": `lane${number}`});
+  function tokensOf(mine, lane, number, found, note) {
+    const svg = draw("svg", {class: "tokens", role: "listbox", "aria-labelledby": `lane${part}-${number}`});
     svg.setAttribute("aria-orientation", "horizontal");
     const tokens = Array.from({length: lane.audio_tokens}, () => ({runs: []}));
     for (const [first, end, owner] of found) if (owner >= 0) tokens[owner].runs.push([first / perSecond, end / perSecond]);
@@ -279,7 +338,7 @@ const start = (root) => {
     tokens.forEach((token, i) => {
       token.size = sizes[number][i];
       const from = token.runs[0][0], to = token.runs.at(-1)[1], several = token.runs.length > 1;
-      token.text = `Token ${i + 1} of ${tokens.length}: ${from.toFixed(2)} to ${to.toFixed(2)} s, stands for ${token.size}`
+      token.text = `Token ${i + 1} of ${tokens.length}: ${clock(from)} to ${clock(to)} s, stands for ${token.size}`
         + (several ? ` in ${token.runs.length} places` : "");
       token.element = draw("g", {role: "option", "aria-label": token.text, "aria-selected": "false", tabindex: i ? -1 : 0,
         "data-token": i});
@@ -297,8 +356,7 @@ const start = (root) => {
       svg.append(token.element);
     });
     svg.style.height = `${BOX + 4 + DEPTH * free.length}px`;
-    const mine = {tokens, group: lane.group, svg};
-    lanes.push(mine);
+    Object.assign(mine, {tokens, group: lane.group});
 
     let chosen = 0;
     const choose = (i, sound) => {
@@ -374,7 +432,7 @@ const start = (root) => {
     at = Math.max(0, Math.min(total, seconds));
     cursor.style.left = percent(at);
     slider.value = at;
-    said.textContent = `${at.toFixed(2)} of ${clip.seconds.toFixed(2)} s`;
+    said.textContent = `${clock(at)} of ${clock(clip.seconds)} s`;
     slider.setAttribute("aria-valuetext", said.textContent);
     const place = Math.floor(at * perSecond + 1e-6);
     for (const lane of lanes) {
@@ -393,7 +451,7 @@ const start = (root) => {
     stop();
     move(wanted, true);
   });
-  root.addEventListener("keydown", (event) => { if (event.key === "Escape") stop(); });
+  root.onkeydown = (event) => { if (event.key === "Escape") stop(); };
 
   const times = wide.querySelector(".times");
   let fitted = false;
@@ -408,7 +466,7 @@ const start = (root) => {
     view.scrollLeft = before * wide.clientWidth;
     const step = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20].find((one) => one / total * wide.clientWidth >= 48) ?? 60;
     times.replaceChildren(...Array.from({length: Math.floor(clip.seconds / step) + 1}, (_, i) => {
-      const tick = make("span", "", `${+(i * step).toFixed(2)} s`);
+      const tick = make("span", "", `${+clock(i * step)} s`);
       tick.style.left = percent(i * step);
       return tick;
     }));
@@ -422,8 +480,30 @@ const start = (root) => {
   addEventListener("message", (event) => {
     if (event.source !== parent || !Array.isArray(event.data?.lanes)) return;
     clip.lanes = event.data.lanes;
+    clip.timeline = event.data.timeline;
+    scale(); // a frame out of sight is told of no width
     relane();
+    if (clip.timeline) {
+      const old = root.querySelector(".timeline"), focused = old.contains(document.activeElement);
+      old.replaceWith(timeline());
+      if (focused) root.querySelector("[aria-current]").focus();
+    }
   });
   new ResizeObserver(() => parent.postMessage({height: document.body.offsetHeight}, "*")).observe(root);
 };
-for (const root of document.querySelectorAll(".clip")) start(root);
+document.querySelectorAll(".clip").forEach((root, part) => {
+  const data = [...root.querySelectorAll("script")]; // of a recording, one a window
+  const open = (number) => {
+    root.replaceChildren(...data);
+    const script = data.find(({dataset}) => +dataset.window === number) ?? data[0];
+    start(root, JSON.parse(script.textContent), part, pick);
+  };
+  const pick = (number) => {
+    if (data.length < 2) return parent.postMessage({window: number}, "*"); // the studio draws it
+    open(number);
+    root.querySelector("[aria-current]").focus();
+  };
+  const folded = root.closest("details");
+  if (!folded || folded.open) return open(0);
+  folded.addEventListener("toggle", () => open(0), {once: true}); // drawn when it is first looked at
+});

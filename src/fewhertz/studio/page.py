@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from fewhertz.compare import Lane
 from fewhertz.files import Record
-from fewhertz.page import fill, packed, policy
+from fewhertz.page import document, packed
 from fewhertz.words import cut
 
-MAX_SECONDS = 120.0  # of audio in a page: 4 MB of it, and some thousand boxes a lane
+if TYPE_CHECKING:
+    from fewhertz.compare import Lane
+
+MAX_SECONDS = 120.0  # of a clip: 4 MB of it in the page, and some thousand boxes a lane
 
 
 def record(
@@ -30,6 +31,8 @@ def record(
     model: str,
     prompt: str,
     reference: str | None = None,
+    start: float = 0.0,
+    timeline: Record | None = None,
 ) -> Record:
     """All that the page shows of a clip, as JSON.
 
@@ -42,11 +45,13 @@ def record(
         model: its name.
         prompt: what was asked.
         reference: what the answer should be.
+        start: where in its recording the clip begins, in seconds.
+        timeline: of the recording that it is a window of (`fewhertz.studio.recording`).
 
     Raises:
         ValueError: for more than `MAX_SECONDS` of audio.
     """
-    from fewhertz.show import log_mel
+    from fewhertz.mel import log_mel
 
     seconds = len(wave) / sample_rate
     check_length(seconds)
@@ -59,6 +64,8 @@ def record(
         "prompt": cut(prompt),
         "reference": None if reference is None else cut(reference),
         "seconds": seconds,
+        "start": start,
+        "timeline": timeline,
         "token_rate": token_rate,
         "bands": len(mel),
         "mel": base64.b64encode(shades.tobytes()).decode(),
@@ -67,14 +74,14 @@ def record(
     }
 
 
-def check_length(seconds: float) -> None:
+def check_length(seconds: float, most: float = MAX_SECONDS) -> None:
     """Refuse audio that a page does not hold.
 
     Raises:
-        ValueError: for more than `MAX_SECONDS`.
+        ValueError: for more than `most` seconds.
     """
-    if seconds > MAX_SECONDS:
-        raise ValueError(f"it has {seconds:.1f} s, and a page holds {MAX_SECONDS:g} s: cut a piece out of it")
+    if seconds > most:
+        raise ValueError(f"it has {seconds:.1f} s, and a page holds {most:g} s: cut a piece out of it")
 
 
 def lane_record(lane: Lane, seconds: float) -> dict[str, Any]:
@@ -101,16 +108,35 @@ def _wav(wave: Float[np.ndarray, " samples"], rate: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def page(clip: Record) -> str:
-    """The page of a clip: one file, no network, no script but its own.
+def page(*clips: Record) -> str:
+    """A page of its own: one file, no network, no script but its own.
 
     Args:
-        clip: what `record` made.
+        clips: what `record` made: one, or those of the windows of a recording, of which it shows one at a time.
     """
+    style, script = parts()
+    return document(f"{clips[0]['name']}: fewhertz", style, script, main(*clips))
+
+
+def parts() -> tuple[str, str]:
+    """The style and the script that draw every `main` of a page."""
     here = resources.files("fewhertz.studio")
-    parts = {name: here.joinpath(f"lanes.{name}").read_text("utf-8") for name in ("html", "css", "js")}
-    values = {"style": parts["css"], "script": parts["js"], "title": html.escape(f"{clip['name']}: fewhertz")}
-    text = fill(parts["html"], values | {"data": packed(clip)})
-    # what a damaged name holds of half characters is replaced, as in any page
-    text = text.encode("utf-8", "replace").decode()
-    return text.replace("$policy", policy(text), 1)
+    style, script = (here.joinpath(f"lanes.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    return style, script
+
+
+def main(*clips: Record, level: int = 1) -> str:
+    """The HTML that a clip, or a recording in windows, is drawn in.
+
+    Args:
+        clips: as for `page`.
+        level: of its heading.
+    """
+    data = "\n".join(f'<script type="application/json"{_window(clip)}>{packed(clip)}</script>' for clip in clips)
+    tag = "main" if level == 1 else "div"
+    note = "<noscript><p>This page draws and plays with JavaScript, its own alone.</p></noscript>"
+    return f'<svg hidden></svg>\n{note}\n<{tag} class="clip" data-level="{level}">\n{data}\n</{tag}>'
+
+
+def _window(clip: Record) -> str:
+    return "" if clip["timeline"] is None else f' data-window="{int(clip["timeline"]["shown"])}"'

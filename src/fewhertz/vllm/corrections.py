@@ -278,5 +278,5 @@ def beside(method: Method, plan: Plan | None) -> Float[Tensor, "b m 2"] | None:
     if method.positions == "time":
         carried[..., 0] = plan.centres()
     if method.sizes:
-        carried[..., 1] = plan.sizes().log()
+        carried[..., 1] = (plan.sizes() / plan.per).log()
     return carried

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,12 +24,15 @@ from vllm.multimodal.parse import AudioProcessorItems
 from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
 from fewhertz.checkpoint import LEARNED, fill_learned
+from fewhertz.corrections import HIDDEN
 from fewhertz.families import whisper
-from fewhertz.families.base import Family
+from fewhertz.families.base import Family, Windows
+from fewhertz.layout import ClipSpan
 from fewhertz.mel import FRAMES, mel_tokens
 from fewhertz.method import IDENTITY, Clip, Method
 from fewhertz.plan import Plan
 from fewhertz.scores import attention_received, token_means
+from fewhertz.steps import Call, compress
 from fewhertz.vllm.choice import COUNTS, KEY, TOKENS, Choice
 from fewhertz.vllm.corrections import CorrectedModel, beside
 
@@ -262,6 +266,16 @@ class CompressedModel(CorrectedModel):
         """
         raise NotImplementedError
 
+    def merged(self, audio: dict[str, Any], methods: dict[int, Method]) -> dict[int, tuple[Tensor, Plan | None]]:
+        """Embeddings of clips of `embed_multimodal(**audio)` whose frames are merged inside the encoder, (m, d), and
+        the plan of each.
+
+        Args:
+            audio: of all clips.
+            methods: of those clips, by their places.
+        """
+        raise NotImplementedError
+
     def embed_multimodal(self, **kwargs: Any) -> Any:
         """Embeddings of each item, compressed where it says by which method."""
         upstream: Any = super()
@@ -280,21 +294,36 @@ class CompressedModel(CorrectedModel):
 
     def _embed(self, kwargs: dict[str, Any], methods: list[Method], counts: list[int] | None) -> tuple[Tensor, ...]:
         upstream: Any = super()
+        inside = {i: method for i, method in enumerate(methods) if method.layers and method.keep != 1}
+        merged = self.merged(kwargs, inside) if inside else {}
+        if len(inside) == len(methods):
+            return tuple(self._carrying(methods[i], *merged[i]) for i in inside)
         scores: Sequence[Tensor | None] = [None] * len(methods)
         if any("scores" in method.needs for method in methods):
             with self.scored(kwargs) as scores:
                 tokens = upstream.embed_multimodal(**kwargs)
         else:
             tokens = upstream.embed_multimodal(**kwargs)
-        return self._compressed(tokens, methods, scores, counts or [0] * len(methods))
+        out = self._compressed(tokens, methods, scores, counts or [0] * len(methods), inside)
+        return tuple(self._carrying(methods[i], *merged[i]) if i in merged else x for i, x in enumerate(out))
+
+    def _carrying(self, method: Method, tokens: Tensor, plan: Plan | None) -> Tensor:
+        carried = beside(method, plan)
+        return self.carrying(tokens, None if carried is None else carried[0])
 
     def _compressed(
-        self, tokens: Sequence[Tensor], methods: list[Method], scores: Sequence[Tensor | None], counts: list[int]
+        self,
+        tokens: Sequence[Tensor],
+        methods: list[Method],
+        scores: Sequence[Tensor | None],
+        counts: list[int],
+        but: Collection[int],
     ) -> tuple[Tensor, ...]:
         """Clips of equal length, method and count (0: the method's own) together: methods get dense batches."""
         alike: dict[tuple[int, str, int], list[int]] = {}
         for i, (x, method) in enumerate(zip(tokens, methods, strict=True)):
-            alike.setdefault((len(x), method.spec, counts[i]), []).append(i)
+            if i not in but:
+                alike.setdefault((len(x), method.spec, counts[i]), []).append(i)
         rate = float(self.family.rate(self.choice.config))
         out = list(tokens)
         for (n, _, m), members in alike.items():
@@ -323,6 +352,12 @@ class WhisperTower:
 
     audio_tower: Any
     trims: bool
+    family: Family
+
+    @property
+    def base_model(self) -> Any:
+        """Where `Family` looks for tower and projector."""
+        return self
 
     def width(self, mask: Tensor) -> int:
         """Mel frames of a window that the encoder reads, of those that a mask of (windows, frames) is over."""
@@ -341,8 +376,48 @@ class WhisperTower:
             yield scores
         lengths = (frames // 2).tolist()
         windows = [row[:n] for row, n in zip(token_means(received.scores, 2), lengths, strict=True)]
-        counts = audio.get("chunk_counts")  # windows of each clip
-        start = 0
-        for count in [1] * len(windows) if counts is None else [int(c) for c in counts]:
-            scores.append(torch.cat(windows[start : start + count]))
-            start += count
+        scores += [torch.cat(windows[start:end]) for start, end in self._spans(audio, len(windows))]
+
+    @staticmethod
+    def _spans(audio: dict[str, Any], windows: int) -> list[tuple[int, int]]:
+        """First and last window of each clip."""
+        counts = audio.get("chunk_counts")
+        return [*pairwise(accumulate([1] * windows if counts is None else map(int, counts), initial=0))]
+
+    def merged(self, audio: dict[str, Any], methods: dict[int, Method]) -> dict[int, tuple[Tensor, Plan | None]]:
+        """See `CompressedModel.merged`."""
+        features, mask = (
+            torch.cat(list(x)) if isinstance(x := audio[name], list) else x
+            for name in ("input_features", "feature_attention_mask")
+        )
+        spans = self._spans(audio, len(features))
+        alike: dict[str, list[int]] = {}
+        for i, method in methods.items():
+            alike.setdefault(method.spec, []).append(i)
+        out: dict[int, tuple[Tensor, Plan | None]] = {}
+        for members in alike.values():
+            rows = [row for i in members for row in range(*spans[i])]
+            method = methods[members[0]]
+            windows = self._frames(features[rows], mask[rows], method.layers[0])
+            clips, first = [], 0
+            for row, i in enumerate(members):
+                end = first + spans[i][1] - spans[i][0]
+                lengths = [n for n in windows.lengths[first:end] if n]  # a last window too short for a token is none
+                clips.append(ClipSpan(row, 0, sum(lengths), first, first + len(lengths)))
+                first = end
+            model: Any = self
+            call = Call(model, self.family, method, None, {}, mask, method.encoded_to, scores=False, trim=True)
+            out |= zip(members, zip(*compress(call, windows, clips), strict=True), strict=True)
+        return out
+
+    def _frames(self, features: Tensor, mask: Tensor, layer: int) -> Windows:
+        """Frames of windows before a layer, computed to the longest of them."""
+        tower, full = self.audio_tower, mask.shape[-1]
+        width, like = whisper.cut_of(mask.sum(-1), full), tower.conv1.weight
+        frames = (mask.sum(-1) - 1) // 2 + 1
+        hidden = torch.arange(width // 2, device=mask.device) >= frames[:, None]
+        bias = torch.zeros_like(hidden, dtype=like.dtype).masked_fill(hidden, HIDDEN).to(like.device)
+        part = whisper.before(tower if width == full else whisper.shortened(tower, width // 2), layer)
+        x = part(features[..., :width].to(like), attention_mask=bias[:, None, None].expand(-1, 1, width // 2, -1))
+        x = x if isinstance(x, Tensor) else x.last_hidden_state  # of vLLM's own encoder, and of transformers'
+        return whisper.WhisperTower.frames_of(x, frames, frames // 2, full // 4)
