@@ -14,7 +14,21 @@ from fewhertz.evaluation.metrics import METRICS, paired
 from fewhertz.evaluation.results import BASELINE
 
 from .grids import AS_PUBLISHED, BOTH, at
-from .grids.depth import KEEPS, LAYERS, METHODS, PRICED, ROWS, TENTH, THIRD, VOICES, WITHIN, inside, voices, within
+from .grids.depth import (
+    KEEPS,
+    LAYERS,
+    METHODS,
+    PRICED,
+    ROWS,
+    TENTH,
+    THIRD,
+    VOICES,
+    WITHIN,
+    inside,
+    main,
+    voices,
+    within,
+)
 from .measured import Measured
 from .tables import Gain, listed, table
 from .tasks import DEPTH, DRAWS, SENTENCES
@@ -77,7 +91,7 @@ def heard(measured: Measured) -> tuple[list[str], str]:
         f"`{PRICED}` takes {measured.hertz(VOICES, PRICED):.1f} Hz: {gains[PRICED]}.",
     ]
     rows = [
-        [f"`{method}{told}`", *(gains[at(f"{method}{told}", keep)] for keep in KEEPS)]
+        [f"`{method}{told}`", *(gains.get(at(f"{method}{told}", keep), "–") for keep in KEEPS)]
         for method in METHODS
         for told in (AS_PUBLISHED, BOTH)
     ]
@@ -152,7 +166,7 @@ def page(measured: Measured) -> str:
     """The page in Markdown."""
     record = measured.run(VOICES if measured.there(VOICES, BASELINE) else SENTENCES, BASELINE).record
     summary, parts = [], []
-    if measured.there(VOICES, *voices()):
+    if measured.there(VOICES, BASELINE, *main()):
         said, body = heard(measured)
         summary, parts = [*summary, *said], [*parts, body]
     if measured.there(SENTENCES, *inside()):
@@ -165,7 +179,7 @@ def page(measured: Measured) -> str:
 def write(measured: Measured, docs: Path) -> list[Path]:
     """The page; nothing where the runs are missing."""
     own = measured.of(DEPTH)
-    if not (own.there(VOICES, *voices()) or own.there(SENTENCES, *inside())):
+    if not (own.there(VOICES, BASELINE, *main()) or own.there(SENTENCES, *inside())):
         return []
     file = docs / "depth.md"
     file.write_text(page(own), "utf-8")

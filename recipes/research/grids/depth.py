@@ -21,6 +21,11 @@ def voices() -> list[str]:
     return [*runs, PRICED]
 
 
+def main() -> list[str]:
+    """Those of them without which the page says nothing: a third, and the default."""
+    return [at(f"{method}{told}", THIRD) for method in METHODS for told in (AS_PUBLISHED, BOTH)] + [PRICED]
+
+
 def within(layer: int, keep: str = THIRD, method: str = "ward", told: str = BOTH) -> str:
     """A run that compresses before a layer of the LLM."""
     return at(f"{method}{f'(site=llm.{layer})' if layer else ''}{told}", keep)
