@@ -22,8 +22,8 @@ def voices() -> list[str]:
 
 
 def main() -> list[str]:
-    """Those of them without which the page says nothing: a third, and the default."""
-    return [at(f"{method}{told}", THIRD) for method in METHODS for told in (AS_PUBLISHED, BOTH)] + [PRICED]
+    """Those of them without which the page says nothing: a third by `ward` and `pool`, and the default."""
+    return [*(at(spec, THIRD) for spec in (f"ward{BOTH}", f"pool{BOTH}", "pool")), PRICED]
 
 
 def within(layer: int, keep: str = THIRD, method: str = "ward", told: str = BOTH) -> str:
