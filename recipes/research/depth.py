@@ -14,7 +14,21 @@ from fewhertz.evaluation.metrics import METRICS, paired
 from fewhertz.evaluation.results import BASELINE
 
 from .grids import AS_PUBLISHED, BOTH, at
-from .grids.depth import KEEPS, LAYERS, METHODS, PRICED, ROWS, TENTH, THIRD, VOICES, WITHIN, inside, voices, within
+from .grids.depth import (
+    KEEPS,
+    LAYERS,
+    METHODS,
+    PRICED,
+    ROWS,
+    TENTH,
+    THIRD,
+    VOICES,
+    WITHIN,
+    inside,
+    main,
+    voices,
+    within,
+)
 from .measured import Measured
 from .tables import Gain, listed, table
 from .tasks import DEPTH, DRAWS, SENTENCES
@@ -60,14 +74,16 @@ def heard(measured: Measured) -> tuple[list[str], str]:
     """What is to be said of voices, and its tables."""
     there = [spec for spec in voices() if measured.there(VOICES, spec)]
     gains = {spec: measured.gain(VOICES, spec, BASELINE) for spec in there}
-    thirds = {method: gains[at(f"{method}{BOTH}", THIRD)] for method in METHODS}
-    near = [f"`{method}` {one}" for method, one in thirds.items() if one.value >= -WITHIN]
-    sure = [method for method, one in thirds.items() if one.low >= -WITHIN]
-    plain = {method: gains[at(method, THIRD)] for method in METHODS}
+    told, plain = (
+        {method: gains[spec] for method in METHODS if (spec := at(f"{method}{kind}", THIRD)) in gains}
+        for kind in (BOTH, AS_PUBLISHED)
+    )
+    near = [f"`{method}` {one}" for method, one in told.items() if one.value >= -WITHIN]
+    sure = [method for method, one in told.items() if one.low >= -WITHIN]
     summary = [
         f"Questions of pace, pitch, speakers and the like, all tokens: {measured.value(VOICES, BASELINE):.1f} % right. "
-        "With a third of them and corrections, within "
-        f"{WITHIN:g} points: {', '.join(near) or 'none'}"
+        f"With a third of them and corrections, of {', '.join(f'`{one}`' for one in told)} within {WITHIN:g} points: "
+        f"{', '.join(near) or 'none'}"
         + (
             f"; the whole interval within it: {', '.join(f'`{one}`' for one in sure)}."
             if sure
@@ -77,16 +93,17 @@ def heard(measured: Measured) -> tuple[list[str], str]:
         f"`{PRICED}` takes {measured.hertz(VOICES, PRICED):.1f} Hz: {gains[PRICED]}.",
     ]
     rows = [
-        [f"`{method}{told}`", *(gains[at(f"{method}{told}", keep)] for keep in KEEPS)]
-        for method in METHODS
-        for told in (AS_PUBLISHED, BOTH)
+        [f"`{name}`", *(gains.get(at(name, keep), "–") for keep in KEEPS)]
+        for name in (f"{method}{kind}" for method in METHODS for kind in (AS_PUBLISHED, BOTH))
+        if any(at(name, keep) in gains for keep in KEEPS)
     ]
     by_kind = kinds(measured)
     scored = {
         kind: METRICS[VOICES.metric].score(np.asarray(measured.run(VOICES, BASELINE).stats(VOICES.metric)[0])[rows])
         for kind, rows in by_kind.items()
     }
-    shown = [at(f"{method}{told}", THIRD) for method in METHODS for told in (AS_PUBLISHED, BOTH)]
+    shown = [s for method in METHODS for kind in (AS_PUBLISHED, BOTH) if (s := at(f"{method}{kind}", THIRD)) in gains]
+    shown.append(PRICED)
     each = [
         [f"{kind} ({len(by_kind[kind])})", f"{scored[kind]:.0f}", *(gain(measured, s, by_kind[kind]) for s in shown)]
         for kind in sorted(by_kind)
@@ -152,7 +169,7 @@ def page(measured: Measured) -> str:
     """The page in Markdown."""
     record = measured.run(VOICES if measured.there(VOICES, BASELINE) else SENTENCES, BASELINE).record
     summary, parts = [], []
-    if measured.there(VOICES, *voices()):
+    if measured.there(VOICES, BASELINE, *main()):
         said, body = heard(measured)
         summary, parts = [*summary, *said], [*parts, body]
     if measured.there(SENTENCES, *inside()):
@@ -165,7 +182,7 @@ def page(measured: Measured) -> str:
 def write(measured: Measured, docs: Path) -> list[Path]:
     """The page; nothing where the runs are missing."""
     own = measured.of(DEPTH)
-    if not (own.there(VOICES, *voices()) or own.there(SENTENCES, *inside())):
+    if not (own.there(VOICES, BASELINE, *main()) or own.there(SENTENCES, *inside())):
         return []
     file = docs / "depth.md"
     file.write_text(page(own), "utf-8")

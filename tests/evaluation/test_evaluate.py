@@ -338,7 +338,7 @@ def test_nothing_to_run_is_an_error(tiny: Path, manifest: Path, tmp_path: Path) 
         bad = run(tiny, manifest, tmp_path / "out", *args)
         assert bad.exit_code == 2 and words in bad.stderr, bad.stderr
     unknown = fewhertz_("eval", tiny, "--task", "nope")
-    assert unknown.exit_code == 2 and "no task 'nope'; known: audiocaps, clotho" in unknown.stderr
+    assert unknown.exit_code == 2 and "no task 'nope'; known: audiocaps, audioset, clotho" in unknown.stderr
 
 
 def test_a_metric_that_cannot_be_had_is_absent_by_name(

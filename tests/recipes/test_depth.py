@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewhertz.checkpoint import open_checkpoint
+from fewhertz.evaluation.results import BASELINE
 from fewhertz.training.settings import Settings
 from recipes.research import depth
 from recipes.research.grids import lora
-from recipes.research.grids.depth import LAYERS, VOICES, grid, inside, voices, within
+from recipes.research.grids.depth import LAYERS, VOICES, grid, inside, main, voices, within
 from recipes.research.grids.recovery import SETTINGS
 from recipes.research.measured import Measured
 from recipes.research.tasks import DEPTH, DOCS, RESULTS, SENTENCES
@@ -24,14 +25,14 @@ def test_every_run_is_one_that_pocket_can_do() -> None:
         assert len(set(grid(task))) == len(grid(task))
         for spec in grid(task):
             checkpoint.fit(spec)
-    assert len(voices()) == 21 and len(inside()) == 13
+    assert {*main()} < {*voices()} and len(voices()) == 21 and len(inside()) == 13
     assert within(0) == "ward@keep=1/3+time+sizes" and within(3) == "ward(site=llm.3)@keep=1/3+time+sizes"
     assert len(LAYERS) == checkpoint.config.get_text_config().num_hidden_layers
 
 
 def test_the_page_is_made_of_the_committed_results() -> None:
     measured = Measured(RESULTS).of(DEPTH)
-    there = measured.there(VOICES, *voices()) or measured.there(SENTENCES, *inside())
+    there = measured.there(VOICES, BASELINE, *main()) or measured.there(SENTENCES, *inside())
     assert there == (DOCS / "depth.md").exists()
     if there:
         assert depth.page(measured) == (DOCS / "depth.md").read_text("utf-8"), "run: make reproduce"

@@ -21,6 +21,11 @@ def voices() -> list[str]:
     return [*runs, PRICED]
 
 
+def main() -> list[str]:
+    """Those of them without which the page says nothing: a third by `ward` and `pool`, and the default."""
+    return [*(at(spec, THIRD) for spec in (f"ward{BOTH}", f"pool{BOTH}", "pool")), PRICED]
+
+
 def within(layer: int, keep: str = THIRD, method: str = "ward", told: str = BOTH) -> str:
     """A run that compresses before a layer of the LLM."""
     return at(f"{method}{f'(site=llm.{layer})' if layer else ''}{told}", keep)
