@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -119,7 +120,7 @@ def merge(
     tolerance: float,
     starts: Bool[Tensor, "b n"] | None = None,
     sizes: Int[Tensor, "b n"] | None = None,
-    paid: list[Tensor] | None = None,
+    paid: list[Any] | None = None,
 ) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b 1"]]:
     """Join neighbours in rounds while a join costs at most `tolerance`, and further down to `most` segments.
 
