@@ -33,8 +33,8 @@ SAID_LONGER = (
 LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
 
 
-def page_of(clip: Path, said: str, out: Path) -> Path:
-    methods = [part for spec in SPECS for part in ("-m", spec)]
+def page_of(clip: Path, said: str, out: Path, specs: tuple[str, ...] = SPECS) -> Path:
+    methods = [part for spec in specs for part in ("-m", spec)]
     done = fewhertz_("show", clip, "--html", *methods, "--reference", said, "--out", out, "--device", "cpu")
     assert done.exit_code == 0, done.output
     return out
@@ -124,6 +124,20 @@ def test_what_is_drawn_is_the_plan(shown: Path, plans: dict[str, Plan], visit: V
         assert [shade for _, shade in by_size] == sorted(shade for _, shade in by_size)  # more is never lighter
         linked += sum(token["links"] > 0 for token in lane)
     assert linked > 5
+
+
+def test_a_plan_inside_the_encoder_is_drawn_at_the_time_of_its_frames(tmp_path: Path, visit: Visit) -> None:
+    spec = "ward(site=encoder.3)@keep=1/2"
+    shown = page_of(CLIP, SAID, tmp_path / "inside.html", (spec,))
+    model, processor = fewhertz.load("pocket", spec, device="cpu")
+    run.reply(model, processor, [audio.load(CLIP)], max_new_tokens=1)
+    (plan,) = fewhertz.attached(model).last.plans
+    data = data_of(shown)
+    lane = visit(shown).evaluate(DRAWN)[1]
+    total = max(data["seconds"], data["lanes"][0]["audio_tokens_before"] / data["token_rate"])
+    ends = total * np.array([[token["boxes"][0][0], token["boxes"][-1][1]] for token in lane])
+    np.testing.assert_allclose(ends, plan.spans(plan.per * data["token_rate"])[0].numpy(), atol=2e-3)
+    assert lane[0]["name"].endswith(f"stands for {plan.sizes()[0, 0].item() / plan.per:g}")
 
 
 def test_a_click_plays_exactly_the_members(shown: Path, plans: dict[str, Plan], visit: Visit) -> None:

@@ -145,7 +145,7 @@ const start = (root, clip, part, pick) => {
   function relane() {
     sizes = clip.lanes.map((lane) => {
       const count = new Array(lane.audio_tokens).fill(0);
-      for (const owner of lane.group ?? []) if (owner >= 0) count[owner] += 1;
+      for (const owner of lane.group ?? []) if (owner >= 0) count[owner] += 1 / lane.per;
       return count;
     });
     most = sizes.flat().reduce((high, size) => Math.max(high, size), 1);
@@ -293,10 +293,11 @@ const start = (root, clip, part, pick) => {
     above.append(title, figures(lane));
     section.append(above);
     const foot = make("div", "foot"), note = make("output", "soft"), mine = {section, tokens: [], group: []};
+    mine.speed = perSecond * lane.per; // a plan inside the encoder is of frames, several to an audio token
     if (lane.group) {
       const found = stretches(lane.group), dropped = found.filter(([, , owner]) => owner < 0);
       section.append(tokensOf(mine, lane, number, found, note));
-      const lost = dropped.map(([first, end]) => [first / perSecond, end / perSecond]);
+      const lost = dropped.map(([first, end]) => [first / mine.speed, end / mine.speed]);
       const seconds = lost.reduce((sum, [from, to]) => sum + to - from, 0);
       const hear = make("button", "dropped", `Play what was dropped (${seconds.toFixed(2)} s)`);
       hear.type = "button";
@@ -333,7 +334,8 @@ const start = (root, clip, part, pick) => {
     const svg = draw("svg", {class: "tokens", role: "listbox", "aria-labelledby": `lane${part}-${number}`});
     svg.setAttribute("aria-orientation", "horizontal");
     const tokens = Array.from({length: lane.audio_tokens}, () => ({runs: []}));
-    for (const [first, end, owner] of found) if (owner >= 0) tokens[owner].runs.push([first / perSecond, end / perSecond]);
+    for (const [first, end, owner] of found)
+      if (owner >= 0) tokens[owner].runs.push([first / mine.speed, end / mine.speed]);
     const free = []; // until when each step of depth is taken by a link
     tokens.forEach((token, i) => {
       token.size = sizes[number][i];
@@ -434,9 +436,8 @@ const start = (root, clip, part, pick) => {
     slider.value = at;
     said.textContent = `${clock(at)} of ${clock(clip.seconds)} s`;
     slider.setAttribute("aria-valuetext", said.textContent);
-    const place = Math.floor(at * perSecond + 1e-6);
     for (const lane of lanes) {
-      const element = lane.tokens[lane.group[place]]?.element;
+      const element = lane.tokens[lane.group[Math.floor(at * lane.speed + 1e-6)]]?.element;
       if (lane.under === element) continue;
       lane.under?.classList.remove("at");
       element?.classList.add("at");

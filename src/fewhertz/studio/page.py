@@ -94,6 +94,7 @@ def lane_record(lane: Lane, seconds: float) -> dict[str, Any]:
         "kv_bytes": lane.kv,
         "prefill_flops": lane.flops,
         "group": None if lane.plan is None else lane.plan.group[0].tolist(),
+        "per": 1 if lane.plan is None else lane.plan.per,
         "text": lane.text,
         "differences": lane.differences,
         "errors": lane.errors,
