@@ -10,7 +10,7 @@ import torch
 from transformers import Qwen2Config
 
 from fewhertz.cost import kv_bytes, prefill_flops
-from fewhertz.evaluation.metrics import METRICS, paired
+from fewhertz.evaluation.metrics import METRICS, interval, paired
 from fewhertz.evaluation.results import BASELINE
 
 from .grids import AS_PUBLISHED, BOTH, at
@@ -41,6 +41,7 @@ TEXT_7B = {
     "num_key_value_heads": 32,
     "vocab_size": 156_032,
 }
+CHANCE, OF_ACCENTS = 50.0, 25.0  # of two answers, and of four
 LARGE, TOKENS, AROUND = TEXT_7B["num_hidden_layers"], 750, 43
 
 HEAD = """# What is not words, and merging at depth
@@ -68,6 +69,17 @@ def gain(measured: Measured, spec: str, rows: list[int]) -> Gain:
     (a, groups), (b, _) = (measured.run(VOICES, one).stats(VOICES.metric) for one in (spec, BASELINE))
     own = [groups[i] for i in rows]
     return Gain(*paired(metric, np.asarray(a)[rows], np.asarray(b)[rows], own, DRAWS))
+
+
+def above_chance(measured: Measured, by_kind: dict[str, list[int]]) -> tuple[list[str], list[str]]:
+    """Kinds that all tokens answer better than by chance, by the whole interval, and the others."""
+    stats, groups = measured.run(VOICES, BASELINE).stats(VOICES.metric)
+    lows = {
+        kind: interval(METRICS[VOICES.metric], np.asarray(stats)[rows], [groups[i] for i in rows], DRAWS)[0]
+        for kind, rows in by_kind.items()
+    }
+    known = sorted(kind for kind, low in lows.items() if low > (OF_ACCENTS if kind == "accent" else CHANCE))
+    return known, sorted(by_kind.keys() - known)
 
 
 def heard(measured: Measured) -> tuple[list[str], str]:
@@ -104,6 +116,17 @@ def heard(measured: Measured) -> tuple[list[str], str]:
     }
     shown = [s for method in METHODS for kind in (AS_PUBLISHED, BOTH) if (s := at(f"{method}{kind}", THIRD)) in gains]
     shown.append(PRICED)
+    known, unknown = above_chance(measured, by_kind)
+    summary.append(
+        f"Chance is {CHANCE:g} %, of accents {OF_ACCENTS:g} %: pocket is surely above it on {', '.join(known) or 'none'} "
+        f"alone. Of {', '.join(unknown)} it has next to nothing to lose, and they say nothing of methods."
+    )
+    for kind in known:
+        gains_of = [(s, gain(measured, s, by_kind[kind])) for s in (at("pool", THIRD), at(f"segmentwise{BOTH}", THIRD))]
+        gains_of += [
+            (s, gain(measured, s, by_kind[kind])) for s in (at(f"pool{BOTH}", THIRD), at(f"ward{BOTH}", THIRD))
+        ]
+        summary.append(f"Of {kind}, {scored[kind]:.0f} % right: " + ", ".join(f"`{s}` {g}" for s, g in gains_of) + ".")
     each = [
         [f"{kind} ({len(by_kind[kind])})", f"{scored[kind]:.0f}", *(gain(measured, s, by_kind[kind]) for s in shown)]
         for kind in sorted(by_kind)
