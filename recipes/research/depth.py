@@ -118,8 +118,9 @@ def heard(measured: Measured) -> tuple[list[str], str]:
     shown.append(PRICED)
     known, unknown = above_chance(measured, by_kind)
     summary.append(
-        f"Chance is {CHANCE:g} %, of accents {OF_ACCENTS:g} %: pocket is surely above it on {', '.join(known) or 'none'} "
-        f"alone. Of {', '.join(unknown)} it has next to nothing to lose, and they say nothing of methods."
+        f"Chance is {CHANCE:g} %, of accents {OF_ACCENTS:g} %: pocket is surely above it on "
+        f"{', '.join(known) or 'none'} alone. "
+        f"Of {', '.join(unknown)} it has next to nothing to lose, and they say nothing of methods."
     )
     for kind in known:
         gains_of = [(s, gain(measured, s, by_kind[kind])) for s in (at("pool", THIRD), at(f"segmentwise{BOTH}", THIRD))]
