@@ -83,16 +83,25 @@ def summarise(root: Path) -> None:
                 "hz": result["rate_hz"]["after"],
                 "scores": {name: _score(score) for name, score in result["scores"].items()},
                 "environment": f"{hardware['device']}, {hardware['threads']} threads, {result['dtype']}, "
-                + ", ".join(f"{name} {versions[name]}" for name in ("fewhertz", "torch", "transformers")),
-                "date": result["date"],
+                + ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers")),
+                "date": result["date"][:10],
                 "commit": one.commit,
             }
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+            lines.append(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
     replace(root / SUMMARY, "".join(lines).encode())
 
 
 def _score(score: Record) -> Record:
-    return {key: score[key] for key in ("score", "interval", "difference", "difference_interval")}
+    """A score as it is, and the rest to three places."""
+    return {"score": score["score"]} | {
+        key: _rounded(score[key]) for key in ("interval", "difference", "difference_interval")
+    }
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def unpack_all(root: Path, out: Path) -> int:
