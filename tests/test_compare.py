@@ -220,7 +220,7 @@ def test_the_studio_draws_anew_and_gives_up_answers_that_nobody_waits_for() -> N
     assert [(lane.text, lane.differences, lane.errors) for lane in visit.lanes[:2]] == [
         (lane.text, lane.differences, lane.errors) for lane in alone
     ]
-    kept = Path(studio.save(visit))
+    kept = Path(studio.save(visit)[0])
     assert [lane["text"] for lane in data_of(kept)["lanes"]] == [lane.text for lane in visit.lanes]
     del visit, going
     gc.collect()
