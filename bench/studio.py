@@ -117,6 +117,7 @@ def measure(address: str, file: Path, moves: list[float]) -> dict[str, Any]:
                     answered.wait_for()
                 else:
                     time.sleep(0.1)
+        answered.wait_for()  # a model that still answers when Python ends would abort it
         browser.close()
     return {"first_lane_ms": first, "moves": times}
 
