@@ -16,7 +16,7 @@ VERSIONS := 5.16.0 5.24.0
 RESULTS ?= results
 RUNS ?= out/runs/$(RESULTS)
 LISTS := strings synthetic german describe answer
-FOURTH_LISTS := far-new-voices passages pauses strings digits german describe answer voice
+FOURTH_LISTS := far-new-voices passages pauses strings digits german describe answer
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from transformers import Qwen2Config
 
+from bench.shapes import LAYERS as LARGE
+from bench.shapes import TEXT_7B
 from fewhertz.cost import kv_bytes, prefill_flops
 from fewhertz.evaluation.metrics import METRICS, interval, paired
 from fewhertz.evaluation.results import BASELINE
@@ -33,16 +35,8 @@ from .measured import Measured
 from .tables import Gain, listed, table
 from .tasks import DEPTH, DRAWS, SENTENCES
 
-TEXT_7B = {
-    "hidden_size": 4096,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "vocab_size": 156_032,
-}
 CHANCE, OF_ACCENTS = 50.0, 25.0  # of two answers, and of four
-LARGE, TOKENS, AROUND = TEXT_7B["num_hidden_layers"], 750, 43
+TOKENS, AROUND = 750, 43
 
 HEAD = """# What is not words, and merging at depth
 
@@ -86,16 +80,16 @@ def heard(measured: Measured) -> tuple[list[str], str]:
     """What is to be said of voices, and its tables."""
     there = [spec for spec in voices() if measured.there(VOICES, spec)]
     gains = {spec: measured.gain(VOICES, spec, BASELINE) for spec in there}
-    told, plain = (
+    corrected, plain = (
         {method: gains[spec] for method in METHODS if (spec := at(f"{method}{kind}", THIRD)) in gains}
         for kind in (BOTH, AS_PUBLISHED)
     )
-    near = [f"`{method}` {one}" for method, one in told.items() if one.value >= -WITHIN]
-    sure = [method for method, one in told.items() if one.low >= -WITHIN]
+    near = [f"`{method}` {one}" for method, one in corrected.items() if one.value >= -WITHIN]
+    sure = [method for method, one in corrected.items() if one.low >= -WITHIN]
     summary = [
         f"Questions of pace, pitch, speakers and the like, all tokens: {measured.value(VOICES, BASELINE):.1f} % right. "
-        f"With a third of them and corrections, of {', '.join(f'`{one}`' for one in told)} within {WITHIN:g} points: "
-        f"{', '.join(near) or 'none'}"
+        f"With a third of them and corrections, of {', '.join(f'`{one}`' for one in corrected)} within {WITHIN:g} "
+        f"points: {', '.join(near) or 'none'}"
         + (
             f"; the whole interval within it: {', '.join(f'`{one}`' for one in sure)}."
             if sure
@@ -146,11 +140,11 @@ def deep(measured: Measured) -> tuple[list[str], str]:
     """What is to be said of merging inside the LLM, and its table."""
     heads = ["a third from layer k on", *(f"k = {k}" for k in LAYERS)]
     rows = []
-    for method, told in ROWS:
-        specs = [within(k, method=method, told=told) for k in LAYERS]
+    for method, corrections in ROWS:
+        specs = [within(k, method=method, corrections=corrections) for k in LAYERS]
         rows.append(
             [
-                f"`{method}{told}`",
+                f"`{method}{corrections}`",
                 *(f"{measured.value(SENTENCES, s):.1f} ({measured.gain(SENTENCES, s, BASELINE)})" for s in specs),
             ]
         )

@@ -13,8 +13,8 @@ from .grids import AS_PUBLISHED
 from .grids.encoder import DEEP, KEEPS, LAYERS, LISTS, SEVERAL, TOLERANCE, grid, inside
 from .measured import Measured
 from .tables import fold, listed, signed, table
-from .tasks import ANSWERS, ENCODER, GERMAN, PARAMETERS, RESULTS, SENTENCES, SOUNDS, STRINGS, Asked
-from .training_free.targets import Loss
+from .tasks import ANSWERS, ENCODER, GERMAN, PARAMETERS, RESULTS, SENTENCES, SOUNDS, STRINGS
+from .training_free.targets import lost
 
 # what the encoder's site may lose over the LLM's at most, in units of the metric; of captions and answers in %
 LIMITS = {STRINGS.label: 0.5, SENTENCES.label: 0.5, GERMAN.label: 0.5, SOUNDS.label: 1.0, ANSWERS.label: 1.0}
@@ -37,19 +37,7 @@ random, one layer of each kind is timed and counted as often as the model has it
 
 def row(measured: Measured, run: str, over: str = BASELINE) -> list[str]:
     """Rate and gain on each list."""
-    found = [f"`{run}`"]
-    for task in LISTS:
-        there = measured.there(task, run, over)
-        found.append(f"{measured.hertz(task, run):.1f} Hz, {measured.gain(task, run, over)}" if there else "–")
-    return found
-
-
-def loss(measured: Measured, task: Asked, run: str, over: str) -> Loss:
-    """What a run loses over another: in units of the metric, or in % of that one's score."""
-    gain, scale = measured.gain(task, run, over), 1.0
-    if task.label in SHARES:
-        scale = 100 / measured.value(task, over)
-    return Loss(-gain.value * scale, -gain.high * scale, -gain.low * scale, task.unit)
+    return [f"`{run}`", *(measured.spent(task, run, over) for task in LISTS)]
 
 
 def versus(measured: Measured, layers: str, budget: str) -> list[str]:
@@ -57,11 +45,10 @@ def versus(measured: Measured, layers: str, budget: str) -> list[str]:
     run, behind = inside(layers, budget), inside("", budget)
     found = []
     for task in LISTS:
-        if not measured.there(task, run, behind):
-            found.append("–")
-            continue
-        one = loss(measured, task, run, behind)
-        found.append(f"{signed(one.value, one.low, one.high, 1)}: {one.verdict(LIMITS[task.label])}")
+        one = lost(measured, task, run, task.unit, relative=task.label in SHARES, over=behind)
+        found.append(
+            "–" if one is None else f"{signed(one.value, one.low, one.high, 1)}: {one.verdict(LIMITS[task.label])}"
+        )
     return [f"`{run}`", *found]
 
 

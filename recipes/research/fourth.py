@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewhertz.evaluation.results import BASELINE
-from fewhertz.palette import LINES, MARKERS
 
 from .grids import BOTH, at
 from .grids.fourth import CHOSEN, ENCODER, FAR, KEEPS, LISTS, METHODS, STRINGS_4, TOLERANCES, grid, priced
 from .measured import Measured
+from .panels import losses
 from .tables import Gain, counts, folded, listed, table
-from .tasks import FOURTH, Asked
+from .tasks import FOURTH, PARAMETERS, Asked
 
 OURS = f"ward{BOTH}"
 HEAD = """# The fourth version of pocket: what fewer tokens cost
@@ -20,7 +20,7 @@ HEAD = """# The fourth version of pocket: what fewer tokens cost
 
 Made by `make reproduce` from `results/`; do not edit. `make fourth` measures the runs anew.
 
-**What was measured.** The fourth version of *pocket* ({parameters:.1f} million parameters, weights `{sha}`), which is
+**What was measured.** The fourth version of *pocket* ({parameters} million parameters, weights `{sha}`), which is
 shipped, greedy, {dtype}, on {device}. The lists are of test: speech of {voices} new voices whose sentences are far
 from all that this version was trained on, passages of such sentences, words and digits of people who are in no
 training clip, German, sounds and questions. The weights that it began from had heard sentences near to some of them
@@ -30,46 +30,44 @@ speakers or items, not corrected for their number; under 30 groups they are too 
 """
 
 
-def heads(first: str) -> list[str]:
-    return [first, *(f"{task.name} ({task.unit})" for task in LISTS)]
-
-
-def mean(measured: Measured, run: str) -> float:
-    """Audio tokens per second, lists counting alike."""
-    return sum(measured.hertz(task, run) for task in LISTS) / len(LISTS)
+HEADS = ["", "mean Hz", *(f"{task.name} ({task.unit})" for task in LISTS)]
 
 
 def cell(measured: Measured, task: Asked, run: str) -> str:
     """A score, and whether it differs from that of all tokens."""
-    if not measured.there(task, run):
-        return "–"
-    mark = {1: " ✓", 0: "", -1: " ✗"}[measured.gain(task, run, BASELINE).sign] if run != BASELINE else ""
+    mark = {1: " ✓", 0: "", -1: " ✗"}[measured.gain(task, run, BASELINE).sign]
     return f"{measured.number(task, run)}{mark}"
 
 
 def scores(measured: Measured) -> str:
-    runs = [BASELINE, *(run for run in grid() if run != BASELINE)]
+    """Of all runs."""
     rows = [
         [
             f"`{run}`" if run != BASELINE else "all tokens",
-            f"{mean(measured, run):.1f}",
-            *(cell(measured, t, run) for t in LISTS),
+            f"{measured.mean_hertz(LISTS, run):.1f}",
+            *(cell(measured, task, run) for task in LISTS),
         ]
-        for run in runs
-        if all(measured.there(task, run) for task in LISTS)
+        for run in grid()
     ]
-    head, *others = heads("")
-    return table([head, "mean Hz", *others], rows)
+    return table(HEADS, rows)
 
 
 def spent(measured: Measured) -> str:
     """Rate and loss of each tolerance, list by list."""
-    rows = []
-    for run in map(priced, TOLERANCES):
-        gains = [f"{measured.hertz(t, run):.1f} Hz, {measured.gain(t, run, BASELINE)}" for t in LISTS]
-        rows.append([f"`{run}`", f"{mean(measured, run):.1f}", *gains])
-    head, *others = heads("")
-    return table([head, "mean Hz", *others], rows)
+    rows = [
+        [
+            f"`{run}`",
+            f"{measured.mean_hertz(LISTS, run):.1f}",
+            *(measured.spent(task, run, BASELINE) for task in LISTS),
+        ]
+        for run in map(priced, TOLERANCES)
+    ]
+    return table(HEADS, rows)
+
+
+def against(measured: Measured, one: str, other: str) -> list[Gain]:
+    """Gains of one method over another, on all lists at all keeps."""
+    return [measured.gain(task, at(one, keep), at(other, keep)) for task in LISTS for keep in KEEPS]
 
 
 def duels(measured: Measured) -> str:
@@ -78,12 +76,8 @@ def duels(measured: Measured) -> str:
     for method in METHODS:
         other = f"{method}{BOTH}"
         if other != OURS:
-            gains: list[Gain] = [
-                measured.gain(task, at(OURS, keep), at(other, keep)) for task in LISTS for keep in KEEPS
-            ]
-            published = [measured.gain(task, at(OURS, keep), at(method, keep)) for task in LISTS for keep in KEEPS]
-            rows.append([f"`{method}`", counts(published), counts(gains)])
-    encoder = [measured.gain(t, at(f"{ENCODER}{BOTH}", keep), at(OURS, keep)) for t in LISTS for keep in KEEPS]
+            rows.append([f"`{method}`", *(counts(against(measured, OURS, one)) for one in (method, other))])
+    encoder = against(measured, f"{ENCODER}{BOTH}", OURS)
     text = table(["against", "as published", f"with `{BOTH}`"], rows)
     return f"{text}\n\nBefore layer 3 of the encoder instead of after it (`{ENCODER}`): {counts(encoder)}."
 
@@ -96,7 +90,7 @@ def page(measured: Measured) -> str:
     summary = listed(
         [
             "All tokens (25 Hz): " + ", ".join(f"{t.name} {measured.number(t, BASELINE)}" for t in LISTS) + ".",
-            f"`{ours}`, the default, takes {mean(measured, ours):.1f} Hz: "
+            f"`{ours}`, the default, takes {measured.mean_hertz(LISTS, ours):.1f} Hz: "
             + ", ".join(f"{t.name} {measured.gain(t, ours, BASELINE)}" for t in LISTS)
             + ".",
             f"Half of the tokens (`{half}`): "
@@ -110,7 +104,7 @@ def page(measured: Measured) -> str:
     )
     head = HEAD.format(
         summary=summary,
-        parameters=base["parameters"] / 1e6 if "parameters" in base else 4.9,
+        parameters=PARAMETERS,
         sha=base["weights_sha256"][:8],
         dtype=base["dtype"],
         device=base["hardware"]["device"],
@@ -143,8 +137,8 @@ def draw(measured: Measured, file: Path) -> Path:
     """Points lost against audio tokens per second, a panel each list."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 6.4), layout="constrained", dpi=150)
-    axes = figure.subplots(2, 5).flat
+    figure = Figure(figsize=(11, 8.6), layout="constrained", dpi=150)
+    axes = figure.subplots(3, 3).flat
     kinds = {
         "ward, a tolerance": [*map(priced, TOLERANCES)],
         "ward, fixed share": [at(OURS, keep) for keep in ("2/3", *KEEPS, "1/4")],
@@ -152,16 +146,7 @@ def draw(measured: Measured, file: Path) -> Path:
         "pool as published": [at("pool", keep) for keep in KEEPS],
     }
     for axis, task in zip(axes, LISTS, strict=False):
-        for number, (kind, runs) in enumerate(kinds.items()):
-            rates = [measured.hertz(task, run) for run in runs]
-            losses = [-measured.gain(task, run, BASELINE).value for run in runs]
-            axis.plot(rates, losses, color=LINES[number], marker=MARKERS[number], ms=5, lw=1.2, label=kind)
-        axis.axhline(0, color="0.5", lw=0.8)
-        axis.set_title(task.name, fontsize=10)
-        axis.set_xlabel("audio tokens per second (Hz)")
-        axis.set_ylabel(f"{task.unit.split(',')[0]}, lost")
-        axis.grid(alpha=0.3)
-        axis.set_xlim(0, 22)
+        losses(axis, measured, task, kinds)
     handles, labels = axes[0].get_legend_handles_labels()
     axes[-1].axis("off")
     axes[-1].legend(handles, labels, loc="center", fontsize=9)

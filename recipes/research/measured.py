@@ -73,6 +73,10 @@ class Measured:
     def hertz(self, task: Asked, spec: str | With) -> float:
         return self.run(task, spec).run.rate
 
+    def mean_hertz(self, tasks: Sequence[Asked], spec: str | With) -> float:
+        """Audio tokens per second over some tasks, each counting alike."""
+        return sum(self.hertz(task, spec) for task in tasks) / len(tasks)
+
     @functools.cache  # noqa: B019 (lives as long as the page is written)
     def gain(self, task: Asked, one: str | With, other: str | With) -> Gain:
         """How much better `one` is than `other`, on the same samples."""
@@ -85,6 +89,12 @@ class Measured:
     def gained(self, task: Asked, one: str | With, other: str | With) -> Gain | None:
         """`gain`, where both have been measured."""
         return self.gain(task, one, other) if self.there(task, one, other) else None
+
+    def spent(self, task: Asked, one: str | With, other: str | With) -> str:
+        """Rate of a run and its gain over another; a dash where one is missing."""
+        if not self.there(task, one, other):
+            return "–"
+        return f"{self.hertz(task, one):.1f} Hz, {self.gain(task, one, other)}"
 
     def number(self, task: Asked, spec: str | With) -> str:
         """A score; a dash where its run is missing."""

@@ -179,25 +179,20 @@ def priced(out: Path, lists: Path, task: Asked) -> int:
 
 def newest(out: Path, lists: Path, task: Asked) -> int:
     """Pocket's fourth version on its own lists."""
-    if task not in fourth.LISTS:
-        return 0
     longest = fourth.LONGEST.get(task, LONGEST)
     return measure(task, fourth.grid(), out / FOURTH, lists / "fourth", longest=longest)
 
 
 def inside(out: Path, lists: Path, task: Asked) -> int:
     """Before a layer of the encoder, on the first rows of a list, of answers on every third: minutes on one core."""
-    short = next((one for one in encoder.LISTS if one.label == task.label), None)
-    if short is None:
-        return 0
     folder = lists / "test"
-    if task == ANSWERS:  # whose rows stand by kinds of questions
+    if task.label == ANSWERS.label:  # whose rows stand by kinds of questions
         lines = (folder / f"{task.label}.jsonl").read_text("utf-8").splitlines()[::3]
         rows = [row | {"audio": str((folder / row["audio"]).resolve())} for row in map(json.loads, lines)]
         folder = lists / "thirds"
         folder.mkdir(exist_ok=True)
         (folder / f"{task.label}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return measure(short, encoder.grid(short), out / ENCODER, folder, trim=True)
+    return measure(task, encoder.grid(task), out / ENCODER, folder, trim=True)
 
 
 def deep(out: Path, lists: Path, task: Asked) -> int:
@@ -222,6 +217,9 @@ JOBS: dict[str, Job] = {
     "depth": deep,
     "lora": low_rank,
 }
+# of the jobs that have lists, or numbers of rows, of their own; the others take what they know of `SEVERAL`
+OWN: dict[str, Sequence[Asked]] = {"fourth": fourth.LISTS, "encoder": encoder.LISTS}
+SEVERAL = (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)
 
 
 def main() -> None:
@@ -232,15 +230,12 @@ def main() -> None:
     parser.add_argument(
         "--parts", nargs="*", choices=PARTS, default=list(PARTS), help="of training-free; all by default"
     )
-    several = {task.label: task for task in (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)}
-    of_fourth = {task.label: task for task in fourth.LISTS}
-    parser.add_argument(
-        "--tasks", nargs="*", choices={**several, **of_fourth}, help="of all; dev lists by their test's name"
-    )
+    labels = sorted({task.label for lists in (SEVERAL, *OWN.values()) for task in lists})
+    parser.add_argument("--tasks", nargs="*", choices=labels, help="of all; dev lists by their test's name")
     args = parser.parse_args()
     job = JOBS.get(args.job) or training_free(args.parts)
-    known = of_fourth if args.job == "fourth" else several
-    wrong = sum(job(args.runs, args.lists, task) for label, task in known.items() if label in (args.tasks or known))
+    chosen = args.tasks or labels
+    wrong = sum(job(args.runs, args.lists, task) for task in OWN.get(args.job, SEVERAL) if task.label in chosen)
     raise SystemExit(int(wrong > 0))
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import DEFAULT
-from fewhertz.palette import LINES, MARKERS
 
 from .grids import BOTH
 from .grids.tolerance import AFFINITY, CHOSEN, FIXED, LISTS, MEL, SILENCE, TOLERANCES, affinity, fixed, mel, priced
 from .measured import Measured
+from .panels import losses
 from .tables import listed, table
 from .tasks import ANSWERS, GERMAN, PARAMETERS, RESULTS, SENTENCES, SOUNDS, STRINGS, TASKS, TOLERANCE
 from .training_free.targets import lost
@@ -49,11 +49,6 @@ the accuracy.
 """
 
 
-def mean(measured: Measured, run: str) -> float:
-    """Audio tokens per second over the five tasks, each counting alike."""
-    return sum(measured.hertz(task, run) for task in TASKS) / len(TASKS)
-
-
 def verdicts(measured: Measured, run: str) -> list[str]:
     """Of each task, whether the loss is at most what it may be."""
     found = []
@@ -65,11 +60,8 @@ def verdicts(measured: Measured, run: str) -> list[str]:
 
 def row(measured: Measured, run: str) -> list[str]:
     """Rate and gain on each list."""
-    found = []
-    for task in LISTS:
-        there = measured.there(task, run)
-        found.append(f"{measured.hertz(task, run):.1f} Hz, {measured.gain(task, run, BASELINE)}" if there else "–")
-    return [f"`{run}`", f"{mean(measured, run):.1f}", *found]
+    found = [measured.spent(task, run, BASELINE) for task in LISTS]
+    return [f"`{run}`", f"{measured.mean_hertz(TASKS, run):.1f}", *found]
 
 
 def rows(measured: Measured, runs: Sequence[str]) -> list[list[str]]:
@@ -85,7 +77,7 @@ def page(measured: Measured) -> str:
     gains = {task: measured.gain(task, ours, BASELINE) for task in LISTS}
     summary = listed(
         [
-            f"At λ = {CHOSEN} the five tasks take {mean(measured, ours):.1f} Hz on average, of 25: "
+            f"At λ = {CHOSEN} the five tasks take {measured.mean_hertz(TASKS, ours):.1f} Hz on average, of 25: "
             + ", ".join(f"{task.name} {measured.hertz(task, ours):.1f}" for task in TASKS)
             + ".",
             "Against all tokens: " + ", ".join(f"{task.name} {gains[task]}" for task in TASKS) + ".",
@@ -100,7 +92,7 @@ def page(measured: Measured) -> str:
     targets = []
     for run in [*map(priced, TOLERANCES), *map(fixed, FIXED)]:
         if measured.there(SOUNDS, run):
-            targets.append([f"`{run}`", f"{mean(measured, run):.1f}", *verdicts(measured, run)])
+            targets.append([f"`{run}`", f"{measured.mean_hertz(TASKS, run):.1f}", *verdicts(measured, run)])
     device = measured.run(STRINGS, BASELINE).record["hardware"]["device"]
     lists = ", ".join(f"{task.rows} {task.name}" for task in LISTS)
     parts = [
@@ -189,17 +181,7 @@ def draw(measured: Measured, file: Path) -> Path:
     kinds = {"tolerance": [*map(priced, TOLERANCES)], "fixed share": [*map(fixed, FIXED)]}
     kinds["affinity"] = [*map(affinity, AFFINITY)]
     for axis, task in zip(axes, TASKS, strict=True):
-        for number, (kind, runs) in enumerate(kinds.items()):
-            there = [run for run in runs if measured.there(task, run)]
-            rates = [measured.hertz(task, run) for run in there]
-            losses = [-measured.gain(task, run, BASELINE).value for run in there]
-            axis.plot(rates, losses, color=LINES[number], marker=MARKERS[number], ms=5, lw=1.2, label=kind)
-        axis.axhline(0, color="0.5", lw=0.8)
-        axis.set_title(task.name, fontsize=10)
-        axis.set_xlabel("audio tokens per second (Hz)")
-        axis.set_ylabel(f"{task.unit.split(',')[0]}, lost")
-        axis.grid(alpha=0.3)
-        axis.set_xlim(0, 22)
+        losses(axis, measured, task, kinds)
     axes[0].legend(fontsize=8)
     figure.savefig(file)
     return file

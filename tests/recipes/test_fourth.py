@@ -38,7 +38,7 @@ def test_figures_of_the_readme_are_those_of_the_results(measured: Measured) -> N
             assert figures == " / ".join(f"{measured.value(task, at(method, keep)):.1f}" for task in both)
     whole = " / ".join(f"{measured.value(task, BASELINE):.1f}" for task in both)
     assert f"| no compression | {whole} |" in readme
-    told = " ".join(readme.split())
+    text = " ".join(readme.split())
     strings, far = (f"{measured.hertz(task, priced(CHOSEN)):.1f}" for task in both)
-    assert f"takes {strings} Hz for word strings ({measured.value(STRINGS_4, priced(CHOSEN)):.1f} % WER)" in told
-    assert f"{far} for sentences ({measured.value(FAR, priced(CHOSEN)):.1f})" in told
+    assert f"takes {strings} Hz for word strings ({measured.value(STRINGS_4, priced(CHOSEN)):.1f} % WER)" in text
+    assert f"{far} for sentences ({measured.value(FAR, priced(CHOSEN)):.1f})" in text

@@ -17,7 +17,12 @@ WITHIN = 3.0  # points of accuracy that a loss at 1/3 may have
 
 def voices() -> list[str]:
     """Methods at both keeps, as published and with corrections, and the default."""
-    runs = [at(f"{method}{told}", keep) for method in METHODS for told in (AS_PUBLISHED, BOTH) for keep in KEEPS]
+    runs = [
+        at(f"{method}{corrections}", keep)
+        for method in METHODS
+        for corrections in (AS_PUBLISHED, BOTH)
+        for keep in KEEPS
+    ]
     return [*runs, PRICED]
 
 
@@ -26,14 +31,14 @@ def main() -> list[str]:
     return [*(at(spec, THIRD) for spec in (f"ward{BOTH}", f"pool{BOTH}", "pool")), PRICED]
 
 
-def within(layer: int, keep: str = THIRD, method: str = "ward", told: str = BOTH) -> str:
+def within(layer: int, keep: str = THIRD, method: str = "ward", corrections: str = BOTH) -> str:
     """A run that compresses before a layer of the LLM."""
-    return at(f"{method}{f'(site=llm.{layer})' if layer else ''}{told}", keep)
+    return at(f"{method}{f'(site=llm.{layer})' if layer else ''}{corrections}", keep)
 
 
 def inside() -> list[str]:
     """A third from each layer on, with corrections and as published, and a tenth in the last one."""
-    thirds = [within(layer, method=method, told=told) for method, told in ROWS for layer in LAYERS]
+    thirds = [within(layer, method=method, corrections=corrections) for method, corrections in ROWS for layer in LAYERS]
     return [*thirds, within(LAYERS[-1], TENTH)]
 
 

@@ -13,11 +13,10 @@ FAR = Asked("far-new-voices-test", 100, "wer", "far sentences, new voices", "WER
 PASSAGES = Asked("passages-test", 30, "wer", "passages of 20–30 s", "WER, %")
 PAUSES = Asked("pauses-test", 30, "wer", "passages, half of them silence", "WER, %")
 DIGITS = Asked("digits-test", 100, "wer", "digit strings", "WER, %")
-VOICES = Asked("voice-test", 100, "accuracy", "questions of voices", "accuracy, %")
 GERMAN_4, SOUNDS_4, ANSWERS_4, STRINGS_4 = (
     replace(task, rows=rows) for task, rows in ((GERMAN, 100), (SOUNDS, 100), (ANSWERS, 100), (STRINGS, 100))
 )
-LISTS = (FAR, PASSAGES, PAUSES, STRINGS_4, DIGITS, GERMAN_4, SOUNDS_4, ANSWERS_4, VOICES)
+LISTS = (FAR, PASSAGES, PAUSES, STRINGS_4, DIGITS, GERMAN_4, SOUNDS_4, ANSWERS_4)
 LONGEST = {PASSAGES: 192, PAUSES: 192}  # new tokens; 64 of other lists
 METHODS = ("pool", "segment", "ltbm", "segmentwise", "a-tome", "fastadasp", "ward")
 KEEPS = ("1/2", "1/3")

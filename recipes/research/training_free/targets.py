@@ -33,13 +33,15 @@ class Loss:
         return f"{signed(self.value, self.low, self.high, digits)} {self.unit}"
 
 
-def lost(measured: Measured, task: Asked, run: str, unit: str, relative: bool = False) -> Loss | None:
-    """What a run loses against all tokens: in units of the metric, or in % of the score."""
-    if not measured.there(task, run):
+def lost(
+    measured: Measured, task: Asked, run: str, unit: str, relative: bool = False, over: str = BASELINE
+) -> Loss | None:
+    """What a run loses against another, all tokens mostly: in units of the metric, or in % of that one's score."""
+    if not measured.there(task, run, over):
         return None
-    one, scale = measured.gain(task, run, BASELINE), 1.0
+    one, scale = measured.gain(task, run, over), 1.0
     if relative:
-        scale = 100 / measured.value(task, BASELINE)
+        scale = 100 / measured.value(task, over)
     return Loss(-one.value * scale, -one.high * scale, -one.low * scale, unit)
 
 
