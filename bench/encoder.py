@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -28,6 +27,7 @@ from torch import Tensor
 
 import fewhertz
 from bench.clock import in_turns, processor
+from bench.options import ANY_DEVICE, OUT, THREADS, TINY, start
 from bench.record import environment, progress, save
 from bench.shapes import AUDIO_7B, TINY_AUDIO, TINY_TEXT, build, configuration
 from fewhertz.families import family_of
@@ -192,17 +192,9 @@ def show(result: dict[str, Any]) -> None:
     Console(width=110).print(inside)
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="Result file (JSON).")],
-    quick: Annotated[bool, typer.Option(help="Tiny shapes: shows that the bench runs, measures nothing.")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda; by default cuda where there is one.")] = "",
-    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
-) -> None:
+def main(out: OUT, quick: TINY = False, device: ANY_DEVICE = "", threads: THREADS = 1) -> None:
     """Measure, write the result file, print the table."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(threads)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    torch.manual_seed(0)
+    device, dtype = start(device, threads)
     before = environment(device)
     clips = [clip / 25 for clip in CLIPS] if quick else CLIPS  # the tiny window has 2.4 s
     batches = [1, 16] if device == "cuda" else [1, 4]

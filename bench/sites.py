@@ -15,8 +15,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -29,6 +28,7 @@ from transformers import DynamicCache
 import fewhertz
 from bench.clock import in_turns, processor
 from bench.encoder import DEPTH, KEEPS, flops, request
+from bench.options import ANY_DEVICE, OUT, THREADS, TINY, start
 from bench.record import environment, progress, save
 from bench.shapes import (
     AUDIO_7B,
@@ -107,9 +107,9 @@ def ways(shape: Shape, seconds: float) -> list[Way]:
     def whole(frames: int) -> list[tuple[str, int]]:
         return [(f"front {frames}", 1), (f"layer {frames} of {mel}", last), (f"project {frames // 2}", 1)]
 
-    def llm(count: int, told: str) -> dict[str, list[tuple[str, int]]]:
+    def llm(count: int, sized: str) -> dict[str, list[tuple[str, int]]]:
         prompt = TEXT + count
-        return {part: [(f"{part} {prompt}{told}", shape.llm_layers)] for part in ("prefill", "decode")}
+        return {part: [(f"{part} {prompt}{sized}", shape.llm_layers)] for part in ("prefill", "decode")}
 
     found = [
         Way(name, None, frames, None, tokens, {"encoder": whole(frames), "compression": []} | llm(tokens, ""))
@@ -117,13 +117,13 @@ def ways(shape: Shape, seconds: float) -> list[Way]:
     ]
     for keep in KEEPS:
         m = at(keep).num_tokens(tokens)
-        there = {"encoder": whole(cut), "compression": [(f"plan {tokens} {m} llm", 1)]} | llm(m, " told")
+        there = {"encoder": whole(cut), "compression": [(f"plan {tokens} {m} llm", 1)]} | llm(m, " sized")
         found.append(Way("llm", f"ward@keep={keep}{CORRECTIONS}", cut, None, m, there))
-        inside = [(f"front {cut}", 1), (f"layer {cut} of {mel}", first), (f"layer {m} told", last - first)]
+        inside = [(f"front {cut}", 1), (f"layer {cut} of {mel}", first), (f"layer {m} sized", last - first)]
         spec = f"ward(site=encoder.{first})@keep={keep}{CORRECTIONS}"
         frames = (mel - 1) // 2 + 1
         there = {"encoder": [*inside, (f"project {m}", 1)], "compression": [(f"plan {frames} {m} encoder", 1)]}
-        found.append(Way("encoder", spec, cut, m, m, there | llm(m, " told")))
+        found.append(Way("encoder", spec, cut, m, m, there | llm(m, " sized")))
     return found
 
 
@@ -145,11 +145,11 @@ def piece(model: Any, name: str) -> Run:
         return lambda: part(features)
     if kind == "layer":
         x = torch.randn(1, n, wide, **like)
-        valid = n if words[1] == "told" else (int(words[2]) - 1) // 2 + 1
-        mask = torch.full((1, 1, n, n), 0.1 if words[1] == "told" else 0.0, **like)  # any log s costs the same
+        valid = n if words[1] == "sized" else (int(words[2]) - 1) // 2 + 1
+        mask = torch.full((1, 1, n, n), 0.1 if words[1] == "sized" else 0.0, **like)  # any log s costs the same
         mask[..., valid:] = HIDDEN
         layer = tower.layers[0]
-        return lambda: layer(x, None if valid == n and words[1] != "told" else mask)
+        return lambda: layer(x, None if valid == n and words[1] != "sized" else mask)
     if kind == "project":
         x = torch.randn(1, n, wide, **like)
         return lambda: core.multi_modal_projector(tower.layer_norm(x))
@@ -162,10 +162,10 @@ def piece(model: Any, name: str) -> Run:
     x = torch.randn(1, n, deep, **like)
     angles = rotary(x, torch.arange(n, device=x.device)[None])
     if kind == "prefill":
-        mask = torch.full((1, 1, n, n), HIDDEN, **like).triu(1) + 0.1 if "told" in words else None
+        mask = torch.full((1, 1, n, n), HIDDEN, **like).triu(1) + 0.1 if "sized" in words else None
         return lambda: block(x, attention_mask=mask, position_embeddings=angles)
     one, turned = x[:, :1], rotary(x[:, :1], torch.full((1, 1), n, device=x.device))
-    masks = [torch.full((1, 1, 1, n + i + 1), 0.1, **like) if "told" in words else None for i in range(ANSWER)]
+    masks = [torch.full((1, 1, 1, n + i + 1), 0.1, **like) if "sized" in words else None for i in range(ANSWER)]
     cache = DynamicCache()
     block(x, position_embeddings=angles, past_key_values=cache, use_cache=True)
 
@@ -312,17 +312,9 @@ def show(result: dict[str, Any]) -> None:
         Console(width=190).print(one)
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="Result file (JSON).")],
-    quick: Annotated[bool, typer.Option(help="Tiny shapes: shows that the bench runs, measures nothing.")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda; by default cuda where there is one.")] = "",
-    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
-) -> None:
+def main(out: OUT, quick: TINY = False, device: ANY_DEVICE = "", threads: THREADS = 1) -> None:
     """Measure, write the result file, print the table."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(threads)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    torch.manual_seed(0)
+    device, dtype = start(device, threads)
     before_all = environment(device)
     rounds = 2 if quick else ROUNDS[device]
     rows, whole, counted = [], [], {}

@@ -34,8 +34,8 @@ def test_pieces_of_a_clip() -> None:
     assert stock.parts["encoder"] == [("front 1500", 1), ("layer 1500 of 500", 32), ("project 750", 1)]
     assert trim.parts["encoder"] == llm.parts["encoder"] and (trim.frames, trim.tokens, llm.tokens) == (256, 125, 63)
     assert encoder.parts == {
-        "encoder": [("front 256", 1), ("layer 256 of 500", 19), ("layer 63 told", 13), ("project 63", 1)],
+        "encoder": [("front 256", 1), ("layer 256 of 500", 19), ("layer 63 sized", 13), ("project 63", 1)],
         "compression": [("plan 250 63 encoder", 1)],
-        "prefill": [("prefill 106 told", 28)],
-        "decode": [("decode 106 told", 28)],
+        "prefill": [("prefill 106 sized", 28)],
+        "decode": [("decode 106 sized", 28)],
     }
