@@ -9,6 +9,7 @@ import sys
 from fewhertz.cli import evaluate as evaluate
 from fewhertz.cli import inspect as inspect
 from fewhertz.cli import run as run
+from fewhertz.cli import see as see
 from fewhertz.cli import serve as serve
 from fewhertz.cli import train as train
 from fewhertz.cli import tune as tune

@@ -1,4 +1,4 @@
-"""What there is to look at: `methods`, `inspect`, `show`, `compare`, `studio`, `demo`, `sample`."""
+"""What there is, and what it costs: `methods`, `sample`, `inspect`, `demo`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,34 +14,22 @@ import typer
 
 import fewhertz
 from fewhertz.cli.shared import (
-    DEVICE,
-    FILES,
     IMPORT,
     JSON,
-    MAX_NEW_TOKENS,
     METHOD,
     MODEL,
-    PROMPT,
-    QUESTION,
-    BadUsage,
-    Task,
+    amount,
     bad_usage,
-    check_out,
     chunk_of,
     command,
     complaint,
     import_modules,
     print_table,
-    prompt_of,
     quiet,
     say,
-    unread,
 )
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
-    from fewhertz.compare import Lane
     from fewhertz.cost import Cost, RecordingCost
 
 
@@ -170,11 +158,11 @@ def inspect(
         spec = checkpoint.method if method is None else method
         fitted = None if spec is None else checkpoint.fit(spec)
         processor = load_processor(checkpoint)
-        weights = weight_bytes(checkpoint)
         text = checkpoint.config.get_text_config()
         trained = getattr(text, "max_position_embeddings", None)
         # --context may be less than the model was made for, and more where positions are stretched
-        longest, reach = context or trained, max(context or 0, trained or 0) or None
+        reach = max(context or 0, trained or 0) or None
+        limits = _Limits(weight_bytes(checkpoint), context or trained, reach, room)
         if window is not None:
             from fewhertz.run import sample_rate
             from fewhertz.transcription import comfortable
@@ -190,37 +178,69 @@ def inspect(
                 found.append((name, cost(checkpoint, processor, fitted, _seconds(name))))
                 continue
             seconds, lengths = _lengths(name, most, sample_rate(processor))
-            recordings.append(
-                (
-                    name,
-                    recording_cost(
-                        checkpoint,
-                        processor,
-                        fitted,
-                        seconds,
-                        lengths,
-                        hertz=None if spec is None else fewhertz.parse(spec).rate,
-                        tokens=longest,
-                        positions=reach,
-                        memory=None if room is None else room - weights,
-                    ),
-                )
+            whole = recording_cost(
+                checkpoint,
+                processor,
+                fitted,
+                seconds,
+                lengths,
+                hertz=None if spec is None else fewhertz.parse(spec).rate,
+                tokens=limits.tokens,
+                positions=limits.positions,
+                memory=None if room is None else room - limits.weights,
             )
+            recordings.append((name, whole))
         except (OSError, ValueError) as error:
             say(complaint(name, str(error)))
             failed = True
     shown = None if spec is None else str(fewhertz.parse(spec))
     if as_json:
         for name, one in found:
-            print(json.dumps(_cost_json(name, shown, one, weights, longest, reach, room), ensure_ascii=False))
+            print(json.dumps(_cost_json(name, shown, one, limits), ensure_ascii=False))
         for name, whole in recordings:
-            print(json.dumps(_recording_json(name, shown, whole, weights, longest, reach, room), ensure_ascii=False))
+            print(json.dumps(_recording_json(name, shown, whole, limits), ensure_ascii=False))
     elif found:
-        _print_costs(found, shown, weights, longest, reach, room)
+        _print_costs(found, shown, limits)
     elif recordings:
-        _print_recordings(recordings, shown, weights, longest, reach, room)
+        _print_recordings(recordings, shown, limits)
     if failed:
         raise typer.Exit(2)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What a prompt has to fit into: tokens, the positions that the model was trained on, bytes beside its weights."""
+
+    weights: int
+    tokens: int | None
+    positions: int | None
+    memory: int | None
+
+    def fits_memory(self, kv: int | None) -> bool | None:
+        """Whether weights and a cache fit; `None`: there is no limit, or the cache is variable."""
+        return None if self.memory is None or kv is None else self.weights + kv <= self.memory
+
+    def room(self, kv: int | None) -> str:
+        """`fits_memory`, in a table."""
+        if self.memory is None:
+            return "–"
+        return "variable" if kv is None else "yes" if self.fits_memory(kv) else "no"
+
+    @property
+    def memory_head(self) -> str:
+        """Of the column of `room`."""
+        return "fits memory" if self.memory is None else f"fits {amount(self.memory, 'B')}"
+
+    def context(self, one: Cost, i: int) -> str:
+        """Whether a prompt without (0) or with (1) the method fits, in a table."""
+        if self.tokens is None and self.positions is None:
+            return "–"
+        fitting, limit = one.fits(self.tokens, self.positions)[i]
+        if limit is None:
+            drawn = i and one.scale is not None and one.scale < 1
+            return "variable" if not fitting else f"yes: positions × {one.scale:.3g}" if drawn else "yes"
+        far, most = (one.context[i], self.tokens) if limit == "tokens" else (one.positions[i], self.positions)
+        return f"no: {far} {limit} of {most}"
 
 
 def _seconds(name: str) -> float:
@@ -257,10 +277,7 @@ def _recording_json(
     name: str,
     spec: str | None,
     whole: RecordingCost,
-    weights: int,
-    longest: int | None,
-    reach: int | None,
-    room: int | None,
+    limits: _Limits,
 ) -> dict[str, Any]:
     line: dict[str, Any] = {"file": name, "method": spec, "seconds": round(whole.seconds, 3), "windows": whole.windows}
     for i, suffix in enumerate(("_before", "")):
@@ -272,17 +289,14 @@ def _recording_json(
             f"windows_a_prompt_bound_by{suffix}": whole.most[i][1],
         }
     for key, one in (("longest_window", whole.longest), ("one_prompt", whole.one_prompt)):
-        line[key] = None if one is None else _cost_json(name, spec, one, weights, longest, reach, room)
+        line[key] = None if one is None else _cost_json(name, spec, one, limits)
     return line
 
 
 def _print_recordings(
     found: list[tuple[str, RecordingCost]],
     spec: str | None,
-    weights: int,
-    longest: int | None,
-    reach: int | None,
-    room: int | None,
+    limits: _Limits,
 ) -> None:
     rows = []
     for name, whole in found:
@@ -300,13 +314,13 @@ def _print_recordings(
                     str(whole.windows) if i == 0 else "",
                     "variable" if tokens is None else str(tokens),
                     "–" if rate is None else f"{rate:.3g}",
-                    _amount(whole.flops[i], "FLOP"),
+                    amount(whole.flops[i], "FLOP"),
                     "–" if one.context[i] is None else str(one.context[i]),
-                    _amount(kv, "B"),
-                    _fits_context(one, i, longest, reach),
-                    _fits(None if kv is None else weights + kv, room),
+                    amount(kv, "B"),
+                    limits.context(one, i),
+                    limits.room(kv),
                     every,
-                    "–" if together is None else _amount(together.kv[i], "B"),
+                    "–" if together is None else amount(together.kv[i], "B"),
                 ]
             )
     print_table(
@@ -319,21 +333,18 @@ def _print_recordings(
             "LLM prefill",
             "longest: prompt",
             "KV cache",
-            f"fits {longest} tokens",
-            "fits memory" if room is None else f"fits {_amount(room, 'B')}",
+            f"fits {limits.tokens} tokens",
+            limits.memory_head,
             "windows a prompt",
             "all in one: KV cache",
         ],
         rows,
     )
-    say(f"weights: {_amount(weights, 'B')}; memory is weights and KV cache, without activations")
+    say(f"weights: {amount(limits.weights, 'B')}; memory is weights and KV cache, without activations")
 
 
-def _cost_json(
-    name: str, spec: str | None, one: Cost, weights: int, longest: int | None, reach: int | None, room: int | None
-) -> dict[str, Any]:
-    fits = one.fits(longest, reach)
-    fits_memory = None if room is None else [None if k is None else weights + k <= room for k in one.kv]
+def _cost_json(name: str, spec: str | None, one: Cost, limits: _Limits) -> dict[str, Any]:
+    fits = one.fits(limits.tokens, limits.positions)
     pairs = {
         "audio_tokens": (one.before, one.after),
         "rate_hz": one.rate,
@@ -344,54 +355,24 @@ def _cost_json(
         "kv_bytes": one.kv,
         "fits_context": [fitting for fitting, _ in fits],
         "binds": [limit for _, limit in fits],
-        "fits_memory": fits_memory or (None, None),
+        "fits_memory": [limits.fits_memory(kv) for kv in one.kv],
     }
     line: dict[str, Any] = {"file": name, "method": spec, "seconds": round(one.seconds, 3), "prompt_tokens": one.prompt}
-    line |= {"weight_bytes": weights, "context_limit": longest, "position_limit": reach}
-    line |= {"memory_bytes": room}
+    line |= {"weight_bytes": limits.weights, "context_limit": limits.tokens, "position_limit": limits.positions}
+    line |= {"memory_bytes": limits.memory}
     for key, (without, compressed) in pairs.items():
         line |= {f"{key}_before": without, key: compressed}
     return line
 
 
-def _amount(value: float | None, unit: str) -> str:
-    if value is None:
-        return "variable"
-    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
-
-
-def _fits(value: int | None, limit: int | None) -> str:
-    if limit is None:
-        return "–"
-    return "variable" if value is None else "yes" if value <= limit else "no"
-
-
-def _fits_context(one: Cost, i: int, longest: int | None, reach: int | None) -> str:
-    if longest is None and reach is None:
-        return "–"
-    fitting, limit = one.fits(longest, reach)[i]
-    if limit is None:
-        drawn = i and one.scale is not None and one.scale < 1
-        return "variable" if not fitting else f"yes: positions × {one.scale:.3g}" if drawn else "yes"
-    far, most = (one.context[i], longest) if limit == "tokens" else (one.positions[i], reach)
-    return f"no: {far} {limit} of {most}"
-
-
 def _print_costs(
     found: list[tuple[str, Cost]],
     spec: str | None,
-    weights: int,
-    longest: int | None,
-    reach: int | None,
-    room: int | None,
+    limits: _Limits,
 ) -> None:
     rows = []
     for name, one in found:
-        kinds = [("uncompressed", 0)] if spec is None else [("uncompressed", 0), (spec, 1)]
-        for label, i in kinds:
+        for i, label in enumerate(["uncompressed"] if spec is None else ["uncompressed", spec]):
             tokens = (one.before, one.after)[i]
             rate, flops, kv, whole = one.rate[i], one.flops[i], one.kv[i], one.context[i]
             rows.append(
@@ -401,10 +382,10 @@ def _print_costs(
                     "variable" if tokens is None else str(tokens),
                     "–" if rate is None else f"{rate:.3g}",
                     "–" if whole is None else str(whole),
-                    "–" if flops is None else _amount(flops, "FLOP"),
-                    "–" if kv is None else _amount(kv, "B"),
-                    _fits_context(one, i, longest, reach),
-                    _fits(None if kv is None else weights + kv, room),
+                    "–" if flops is None else amount(flops, "FLOP"),
+                    "–" if kv is None else amount(kv, "B"),
+                    limits.context(one, i),
+                    limits.room(kv),
                 ]
             )
     print_table(
@@ -416,257 +397,12 @@ def _print_costs(
             "prompt",
             "LLM prefill",
             "KV cache",
-            f"fits {longest} tokens",
-            "fits memory" if room is None else f"fits {_amount(room, 'B')}",
+            f"fits {limits.tokens} tokens",
+            limits.memory_head,
         ],
         rows,
     )
-    say(f"weights: {_amount(weights, 'B')}; memory is weights and KV cache, without activations")
-
-
-METHODS = Annotated[
-    list[str],
-    typer.Option("--method", "-m", metavar="SPEC", help='Such as "pool@keep=1/3"; repeatable.', show_default=False),
-]
-BY_MODEL = Annotated[str, typer.Option("--model", help="A hub id, a directory, or pocket.")]
-
-
-@command(
-    epilog='fewhertz show speech.wav --method "segment@keep=1/3" --out tokens.png\n\n'
-    'fewhertz show speech.wav --html --method "pool@keep=1/3" --method "ward@keep=1/3+time+sizes" '
-    '--reference "what is said"\n\n'
-    'fewhertz show speech.wav --method "stride@8Hz" --out tokens.svg --model ./my-model'
-)
-def show(
-    file: Annotated[Path, typer.Argument(metavar="AUDIO", help="An audio file.", show_default=False)],
-    method: METHODS,
-    as_html: Annotated[
-        bool, typer.Option("--html", help="A page to see and hear: a lane a method, and the answers.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The picture (.png, .svg, .pdf) or page (.html).", show_default="tokens.png, with --html tokens.html"
-        ),
-    ] = None,
-    reference: Annotated[str | None, typer.Option(help="What the answer should be; with --html.")] = None,
-    task: Annotated[Task, typer.Option(help="What to ask of the audio; with --html.")] = Task.transcribe,
-    prompt: PROMPT = None,
-    question: QUESTION = None,
-    max_new_tokens: MAX_NEW_TOKENS = 256,
-    model: BY_MODEL = "pocket",
-    device: DEVICE = None,
-    modules: IMPORT = None,
-) -> None:
-    """Draw the spectrogram and what each output token stands for, as a picture or as a page with sound."""
-    import_modules(modules)
-    asked = prompt_of(task, prompt, question)
-    if as_html:
-        _show_page(file, method, out or Path("tokens.html"), asked, reference, max_new_tokens, model, device)
-        return
-    if reference is not None or asked is not None:
-        raise BadUsage("a picture has no answers: --reference, --prompt and --task go with --html")
-    if len(method) > 1:
-        raise BadUsage("a picture shows one method: give --html for several")
-    picture, (spec,) = out or Path("tokens.png"), method
-    with bad_usage():
-        fewhertz.parse(spec)
-        check_out(picture, ".png", ".svg", ".pdf")
-        from fewhertz.errors import need
-
-        need("matplotlib")
-        from fewhertz import audio
-
-        audio.check(file)
-        quiet()
-        net, processor = fewhertz.load(model, spec, device=device)
-    from fewhertz.errors import one_line
-    from fewhertz.show import show as draw
-
-    try:
-        plan = draw(net, processor, file, picture)
-    except (OSError, ValueError) as error:
-        raise BadUsage(complaint(file, one_line(error)).removeprefix("fewhertz: ")) from error
-    say(f"{plan.n // plan.per} → {plan.m} audio tokens")
-    print(picture)
-
-
-def _show_page(
-    file: Path,
-    methods: list[str],
-    out: Path,
-    prompt: str | None,
-    reference: str | None,
-    max_new_tokens: int,
-    model: str,
-    device: str | None,
-) -> None:
-    with bad_usage():
-        _check_specs(methods)
-        check_out(out, ".html")
-        from fewhertz import audio
-
-        audio.check(file)
-        quiet()
-        from fewhertz import compare as comparison
-
-        net, processor = comparison.load(model, methods, device=device)
-    from fewhertz.errors import one_line
-    from fewhertz.files import replace
-    from fewhertz.studio import page, recording
-
-    try:
-        clips = recording.clips(
-            net, processor, file, methods, prompt, name=model, reference=reference, max_new_tokens=max_new_tokens
-        )
-        replace(out, page.page(*clips).encode())
-    except (OSError, ValueError) as error:
-        raise BadUsage(complaint(file, one_line(error)).removeprefix("fewhertz: ")) from error
-    for lanes in zip(*(clip["lanes"][1:] for clip in clips), strict=True):
-        before, after = (sum(lane[key] for lane in lanes) for key in ("audio_tokens_before", "audio_tokens"))
-        say(f"{lanes[0]['method']}: {before} → {after} audio tokens")
-    print(out)
-
-
-def _check_specs(methods: list[str]) -> None:
-    """Before a model is read."""
-    for spec in methods:
-        fewhertz.parse(spec)
-
-
-@command(
-    epilog='fewhertz compare speech.wav --method "pool@keep=1/3" --method "ward@keep=1/3+time+sizes"\n\n'
-    'fewhertz compare a.wav b.wav -m pool@8Hz --reference "said in a" --reference "said in b" --json'
-)
-def compare(
-    files: FILES,
-    method: METHODS,
-    reference: Annotated[
-        list[str] | None, typer.Option(help="What the answer should be; one for each file, in their order.")
-    ] = None,
-    task: Annotated[Task, typer.Option(help="What to ask of the audio.")] = Task.transcribe,
-    prompt: PROMPT = None,
-    question: QUESTION = None,
-    max_new_tokens: MAX_NEW_TOKENS = 256,
-    model: BY_MODEL = "pocket",
-    device: DEVICE = None,
-    as_json: JSON = False,
-    modules: IMPORT = None,
-) -> None:
-    """Put the answers with all tokens and under each method beside each other, their differences marked."""
-    import_modules(modules)
-    asked = prompt_of(task, prompt, question)
-    if reference and len(reference) != len(files):
-        raise BadUsage(f"there are {len(files)} files and {len(reference)} references: give one for each, or none")
-    with bad_usage():
-        _check_specs(method)
-    bad = unread(files)
-    if len(bad) < len(files):
-        with bad_usage():
-            quiet()
-            from fewhertz import compare as comparison
-
-            net, processor = comparison.load(model, method, device=device)
-    failed = False
-    rights: list[str | None] = [*reference] if reference else [None] * len(files)
-    for file, right in zip(files, rights, strict=True):
-        try:
-            if file in bad:
-                raise ValueError(bad[file])
-            from fewhertz.families import family_of
-            from fewhertz.run import read_whole, sample_rate
-
-            wave = read_whole(file, sample_rate(processor), family_of(net))
-            lanes = comparison.compare(
-                net, processor, wave, method, asked, reference=right, max_new_tokens=max_new_tokens
-            )
-        except (OSError, ValueError) as error:
-            from fewhertz.errors import one_line
-
-            failed = True
-            say(complaint(file, one_line(error)))
-            continue
-        seconds = len(wave) / sample_rate(processor)
-        if as_json:
-            for lane in lanes:
-                print(json.dumps(_lane_json(file, seconds, lane), ensure_ascii=False), flush=True)
-        else:
-            _print_lanes(file, seconds, right, lanes)
-    if failed:
-        raise typer.Exit(2)
-
-
-def _lane_json(file: Path, seconds: float, lane: Lane) -> dict[str, Any]:
-    wrong, words = lane.errors or (None, None)
-    return {
-        "file": str(file),
-        "method": lane.spec,
-        "text": lane.text,
-        "differences": lane.differences,
-        "word_errors": wrong,
-        "reference_words": words,
-        "seconds": round(seconds, 3),
-        "audio_tokens_before": lane.before,
-        "audio_tokens": lane.tokens,
-        "rate_hz": round(lane.tokens / seconds, 3),
-        "kv_bytes": lane.kv,
-        "prefill_flops": lane.flops,
-    }
-
-
-def _print_lanes(file: Path, seconds: float, reference: str | None, lanes: list[Lane]) -> None:
-    rows: list[list[str | Text]] = []
-    if reference is not None:
-        rows.append(["reference", "", "", "", "", "", reference])
-    for lane in lanes:
-        rows.append(
-            [
-                lane.spec,
-                str(lane.tokens),
-                f"{lane.tokens / seconds:.3g}",
-                "–" if lane.kv is None else _amount(lane.kv, "B"),
-                "–" if lane.flops is None else _amount(lane.flops, "FLOP"),
-                "–" if lane.errors is None else f"{lane.errors[0]} of {lane.errors[1]}",
-                _marked(lane.differences),
-            ]
-        )
-    print(f"{file}, {seconds:.1f} s")
-    print_table(["method", "audio tokens", "Hz", "KV cache", "LLM prefill", "wrong words", "answer"], rows)
-
-
-def _marked(differences: Iterable[tuple[str, str]]) -> Text:
-    """An answer with what differs from that with all tokens in colour, and in signs for those who see none."""
-    from rich.text import Text
-
-    text = Text()
-    for kind, piece in differences:
-        words = "".join(sign if sign.isprintable() else " " for sign in piece)  # nothing that steers a terminal
-        if kind == "-":
-            text.append(f"[-{words}-]", "red")
-            text.append(" ")
-        elif kind == "+":
-            text.append(f"{{+{words}+}}", "green")
-        else:
-            text.append(words)
-    return text
-
-
-@command(epilog="fewhertz studio\n\nfewhertz studio Qwen/Qwen2-Audio-7B-Instruct --port 7861")
-def studio(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub id, a directory, or pocket.")] = "pocket",
-    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65_535)] = 7860,
-    share: Annotated[bool, typer.Option("--share", help="A public address, through Gradio's servers.")] = False,
-    device: DEVICE = None,
-    modules: IMPORT = None,
-) -> None:
-    """Open a page in which to drop, record or pick a clip, choose methods, and see, hear and read what they do."""
-    import_modules(modules)
-    with bad_usage():
-        quiet()
-        from fewhertz.studio import app
-
-        app.serve(model, device=device, host=host, port=port, share=share)
+    say(f"weights: {amount(limits.weights, 'B')}; memory is weights and KV cache, without activations")
 
 
 @command(epilog="fewhertz demo\n\nfewhertz demo --out measured")

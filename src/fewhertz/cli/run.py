@@ -25,7 +25,7 @@ from fewhertz.cli.shared import (
     FILES,
     IMPORT,
     MAX_BATCH,
-    MAX_NEW,
+    MAX_NEW_OF_WINDOW,
     METHOD,
     MODEL,
     PROMPT,
@@ -76,9 +76,7 @@ def run(
     question: QUESTION = None,
     chunk: CHUNK = None,
     adapter: Annotated[Path | None, typer.Option(help="What fewhertz train wrote: its method is attached.")] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, max=MAX_NEW, help="Longest answer, per window; default: by its length.")
-    ] = None,
+    max_new_tokens: MAX_NEW_OF_WINDOW = None,
     batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Windows that run together.")] = 1,
     device: DEVICE = None,
     dtype: DTYPE = None,

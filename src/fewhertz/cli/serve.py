@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from fewhertz.cli.shared import ASK, FOLDER, MAX_BATCH, MAX_NEW, METHOD, MODEL, bad_usage, chunk_of, command, quiet, say
+from fewhertz.cli.shared import (
+    ASK,
+    CHUNK,
+    FOLDER,
+    MAX_BATCH,
+    MAX_NEW_OF_WINDOW,
+    METHOD,
+    MODEL,
+    bad_usage,
+    chunk_of,
+    command,
+    quiet,
+    say,
+)
 
 
 @command(
@@ -47,16 +60,8 @@ def batch(
     engines: Annotated[int | None, typer.Option(min=1, help="How many; default: all that the GPUs hold.")] = None,
     audio: FOLDER = None,
     prompt: ASK = None,
-    chunk: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|SECONDS",
-            help="Longest window of a transcript; auto, the default: what the model is comfortable with.",
-        ),
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, max=MAX_NEW, help="Longest answer, per window; default: by its length.")
-    ] = None,
+    chunk: CHUNK = None,
+    max_new_tokens: MAX_NEW_OF_WINDOW = None,
     batch_size: Annotated[
         int, typer.Option(min=1, max=MAX_BATCH, help="Rows, or windows of long ones, that an engine is given at once.")
     ] = 32,

@@ -149,8 +149,6 @@ FOLDER = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the a
 
 
 ASK = Annotated[str | None, typer.Option(help="What to ask instead of the task's own prompt.")]
-
-
 CHUNK = Annotated[
     str | None,
     typer.Option(
@@ -159,15 +157,12 @@ CHUNK = Annotated[
         "what the model is comfortable with.",
     ),
 ]
-
-
 PROMPT = Annotated[str | None, typer.Option(help="What to ask, in your own words.")]
-
-
 QUESTION = Annotated[str | None, typer.Option(help="The question of --task ask.")]
-
-
 MAX_NEW_TOKENS = Annotated[int, typer.Option(min=1, max=MAX_NEW, help="Longest answer.")]
+MAX_NEW_OF_WINDOW = Annotated[
+    int | None, typer.Option(min=1, max=MAX_NEW, help="Longest answer, per window; default: by its length.")
+]
 
 
 class BadUsage(Exception):
@@ -371,6 +366,16 @@ class SeveralKeeps(Once):
                 spread.append("--keep")
             spread.append(arg)
         return super().parse_args(ctx, spread)
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A quantity with three digits and a prefix; `None` is variable."""
+    if value is None:
+        return "variable"
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
 
 
 def check_out(out: Path, *kinds: str) -> None:
