@@ -295,8 +295,9 @@ def recording_cost(
     flops = [price[n].flops[1] for n in clips]
     total = None if None in after else sum(one or 0 for one in after)
     if method is not None and method.together:
-        total = method.num_tokens(sum(clips)) if hertz is None else round(hertz * Fraction(seconds))
-        total = min(max(total, len(clips)), sum(clips))
+        from fewhertz.sharing import total_of  # here, as it reads audio
+
+        total = total_of(method, hertz, seconds, clips)
     longest = max(alone, key=lambda one: one.before)
     several = _several(checkpoint, processor)
     together = None if several is None else _cost(checkpoint, method, seconds, several(len(clips)), clips)

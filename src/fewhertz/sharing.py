@@ -9,7 +9,7 @@ the price gives them, where their own tokens say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import torch
@@ -18,6 +18,19 @@ from torch.nn.functional import adaptive_avg_pool1d
 from fewhertz.mel import log_mel
 from fewhertz.method import Method
 from fewhertz.windows import Window
+
+
+def total_of(method: Method, hertz: Fraction | None, seconds: float, counts: Sequence[int]) -> int:
+    """Audio tokens that all windows of a recording keep: one each at least, and no more than they have.
+
+    Args:
+        method: as `shared_out`.
+        hertz: likewise.
+        seconds: length of the recording.
+        counts: audio tokens of each window before compression, none of silences.
+    """
+    asked = method.num_tokens(sum(counts)) if hertz is None else round(hertz * Fraction(seconds))
+    return min(max(asked, len(counts)), sum(counts))
 
 
 def shared_out(
@@ -50,9 +63,9 @@ def shared_out(
             prices.append(method.prices(adaptive_avg_pool1d(mel[None], n)[0].T))
     if not any(counts):
         return counts
-    total = method.num_tokens(sum(counts)) if hertz is None else round(hertz * Fraction(seconds))
+    total = total_of(method, hertz, seconds, [n for n in counts if n])
     all_prices = torch.cat(prices)
-    dear = all_prices.argsort(descending=True, stable=True)[: max(0, total - len(prices))]
+    dear = all_prices.argsort(descending=True, stable=True)[: total - len(prices)]
     undone = torch.zeros(len(all_prices), dtype=torch.long).index_fill_(0, dear, 1)
     kept = iter(1 + int(own.sum()) for own in undone.split([len(one) for one in prices]))
     return [next(kept) if n else 0 for n in counts]

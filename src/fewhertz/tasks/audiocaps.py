@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.evaluation.metrics import METRICS, Metric
-from fewhertz.run import PROMPTS
-from fewhertz.tasks.base import Row, Sample, Task, clip_of, column, text
+from fewhertz.tasks.base import Captioning, Row, Sample, Task, clip_of, column, text
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioCaps(Task, name="audiocaps"):
+class AudioCaps(Captioning, Task, name="audiocaps"):
     """AudioCaps (Kim et al., NAACL 2019): captions of ten seconds of sound, five references each. CIDEr-D.
 
     Its lists carry no audio: `--data test.csv --audio FOLDER`, a file a clip, named by its youtube_id, alone or with
@@ -19,13 +17,6 @@ class AudioCaps(Task, name="audiocaps"):
 
     citation = "Kim et al., AudioCaps: generating captions for audios in the wild, NAACL 2019"
     hub = "d0rj/audiocaps"
-
-    @property
-    def prompt(self) -> str | None:
-        return self.ask or PROMPTS["describe"]
-
-    def metrics(self) -> list[Metric]:
-        return [METRICS["cider"]]
 
     def merged(self, rows: Iterator[Row | ValueError]) -> Iterator[Row | ValueError]:
         clips: dict[object, Row | ValueError] = {}

@@ -16,6 +16,7 @@ from fewhertz.audio import AudioError
 from fewhertz.errors import need, one_line
 from fewhertz.evaluation.also import also
 from fewhertz.evaluation.metrics import METRICS, WITHOUT_SPACES, Metric
+from fewhertz.run import PROMPTS
 
 TASKS: dict[str, type[Task]] = {}
 
@@ -278,6 +279,21 @@ def spoken(language: str | None) -> tuple[str, str]:
     if code == "en":
         return "wer", "whisper-english"
     return ("cer", "whisper-basic-joined") if code in WITHOUT_SPACES else ("wer", "whisper-basic")
+
+
+class Captioning:
+    """What tasks of captions share of `Task`; goes before it."""
+
+    ask: str | None
+
+    @property
+    def prompt(self) -> str | None:
+        """See `Task`."""
+        return self.ask or PROMPTS["describe"]
+
+    def metrics(self) -> list[Metric]:
+        """See `Task`."""
+        return [METRICS["cider"]]
 
 
 def transcript_metrics(language: str | None, normaliser: str | None) -> list[Metric]:

@@ -3,26 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.evaluation.metrics import METRICS, Metric
-from fewhertz.run import PROMPTS
-from fewhertz.tasks.base import Row, Sample, Task, sound, text
+from fewhertz.tasks.base import Captioning, Row, Sample, Task, sound, text
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clotho(Task, name="clotho"):
+class Clotho(Captioning, Task, name="clotho"):
     """Clotho (Drossos et al., ICASSP 2020): captions of 15 to 30 s of sound, five references each. CIDEr-D.
 
     Zenodo's release: `--data clotho_captions_evaluation.csv --audio evaluation`.
     """
 
     citation = "Drossos et al., Clotho: an audio captioning dataset, ICASSP 2020"
-
-    @property
-    def prompt(self) -> str | None:
-        return self.ask or PROMPTS["describe"]
-
-    def metrics(self) -> list[Metric]:
-        return [METRICS["cider"]]
 
     def sample(self, index: int, row: Row, base: Path | None) -> Sample:
         name = text(row, "file_name")

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.evaluation.metrics import METRICS, Metric
-from fewhertz.run import PROMPTS
-from fewhertz.tasks.base import Row, Sample, Task, clip_of, column, text
+from fewhertz.tasks.base import Captioning, Row, Sample, Task, clip_of, column, text
 
 
 @dataclass(frozen=True, kw_only=True)
-class MusicCaps(Task, name="musiccaps"):
+class MusicCaps(Captioning, Task, name="musiccaps"):
     """MusicCaps (Agostinelli et al., arXiv 2301.11325): captions of ten seconds of music, one reference each. CIDEr-D.
 
     Its list carries no audio: `--data musiccaps-public.csv --audio FOLDER`, a file a clip, named by its ytid, alone or
@@ -19,13 +17,6 @@ class MusicCaps(Task, name="musiccaps"):
     citation = "Agostinelli et al., MusicLM: generating music from text, arXiv 2301.11325"
     hub = "google/MusicCaps"
     own_split = "train"
-
-    @property
-    def prompt(self) -> str | None:
-        return self.ask or PROMPTS["describe"]
-
-    def metrics(self) -> list[Metric]:
-        return [METRICS["cider"]]
 
     def sample(self, index: int, row: Row, base: Path | None) -> Sample:
         name, start = text(row, "ytid"), column(row, "start_s")
