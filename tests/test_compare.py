@@ -157,7 +157,7 @@ def test_compare_in_the_terminal(tmp_path: Path) -> None:
 
 
 def test_an_answer_does_not_steer_the_terminal() -> None:
-    from fewhertz.cli.inspect import _marked
+    from fewhertz.cli.see import _marked
 
     assert _marked([("", "a\x1b[31mb"), ("+", "\x07c\n")]).plain == "a [31mb{+ c +}"
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from test_compare import CLIP
 
 import fewhertz
@@ -99,3 +100,13 @@ def test_a_recording_says_the_words_that_windows_share_once() -> None:
     assert line["lanes"] == [{"text": "one two three four five", "errors": (1, 5)}]
     assert [one["hz"] for one in line["windows"]] == [[25.0], [25.0], [], [25.0]]
     assert recording.timeline(found[:1], lanes[:1], 16_000, 0) is None
+
+
+def test_tokens_that_the_llm_itself_forms_are_drawn_too(studio: Studio) -> None:
+    spec = "ward(site=llm.2)@keep=1/2"
+    visit = studio.listen(str(CLIP), None, None)
+    studio.draw(visit, [spec])
+    whole, inside = visit.lanes
+    (alone,) = compare.compare(studio.model, studio.processor, audio.load(CLIP), [spec])[1:]
+    assert inside.text is None and inside.before == whole.tokens and inside.plan is not None
+    assert torch.equal(inside.plan.group, alone.plan.group) and (inside.kv, inside.flops) == (alone.kv, alone.flops)

@@ -78,7 +78,7 @@ def answered(page: Page, name: str, count: int = 3) -> list[str]:
 
 
 def settled(page: Page) -> None:
-    """Bring the frame into sight, and wait until it is as high as what it holds: a frame unseen is not told sizes."""
+    """Bring the frame into sight, and wait until it is as high as what it holds: a frame unseen learns no sizes."""
     frame, height = page.locator("iframe[title^=Tokens]"), None
     frame.scroll_into_view_if_needed()
     for _ in range(300):
@@ -131,8 +131,8 @@ def test_a_clip_its_lanes_and_its_page_to_keep(visit: Any, browser: Browser, tmp
     assert [lane["method"] for lane in kept["lanes"]] == ["none", "pool@keep=1/3", "ward@keep=1/3+time+sizes"]
     with page.expect_download() as download:
         page.get_by_text("Download tokens.json").press("Enter")
-    told = json.loads(Path(download.value.path()).read_text("utf-8"))
-    assert told["lanes"] == kept["lanes"] and told["seconds"] == kept["seconds"] and "wav" not in told
+    exported = json.loads(Path(download.value.path()).read_text("utf-8"))
+    assert exported["lanes"] == kept["lanes"] and exported["seconds"] == kept["seconds"] and "wav" not in exported
     assert all(lane["text"] is not None for lane in kept["lanes"]) and kept["lanes"][0]["errors"][1] == 9
 
     alone = browser.new_context(offline=True)

@@ -115,14 +115,16 @@ class Heard:
     def _lane(self, spec: str, max_new_tokens: int | None) -> Lane:
         model, ids, text = self.model, self.inputs["input_ids"], None
         with fewhertz.compress(model, spec) as handle:
-            if max_new_tokens is None:
+            if max_new_tokens is None and handle.method.llm_layer is None:
                 audio = {name: self.inputs[name] for name in handle.family.audio_inputs}
                 handle.audio_tokens(audio, ids, ids == handle.family.placeholder(model.config))
             else:
+                # inside the LLM tokens are there once it has read the prompt
+                longest = max_new_tokens or 1
                 (reply,) = answer(
-                    model, self.processor, self.inputs, transcript=self.prompt is None, max_new_tokens=max_new_tokens
+                    model, self.processor, self.inputs, transcript=self.prompt is None, max_new_tokens=longest
                 )
-                text = reply.text
+                text = None if max_new_tokens is None else reply.text
             last = handle.last
         before, after = sum(last.before), sum(last.after)
         name = spec.strip() if spec.strip() == NONE else handle.asked.spec

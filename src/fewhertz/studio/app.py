@@ -325,8 +325,8 @@ class Studio:
         record = self._record(visit)
         alone = record | {"timeline": None}  # it holds this window, not the others
         (folder / "tokens.html").write_bytes(page.page(alone).encode())
-        told = {key: value for key, value in record.items() if key not in ("wav", "mel", "bands")}
-        text = json.dumps(told, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        lanes = {key: value for key, value in record.items() if key not in ("wav", "mel", "bands")}
+        text = json.dumps(lanes, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
         (folder / "tokens.json").write_bytes(text)
         return str(folder / "tokens.html"), str(folder / "tokens.json")
 

@@ -482,7 +482,7 @@ const start = (root, clip, part, pick) => {
     if (event.source !== parent || !Array.isArray(event.data?.lanes)) return;
     clip.lanes = event.data.lanes;
     clip.timeline = event.data.timeline;
-    scale(); // a frame out of sight is told of no width
+    scale(); // a frame out of sight learns no width
     relane();
     if (clip.timeline) {
       const old = root.querySelector(".timeline"), focused = old.contains(document.activeElement);
