@@ -21,6 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +32,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
+from fewhertz.method import Method
+
 from . import config, tokenizer
 from .config import RUNS, SHARES, SIZES
 from .data import BATCHES, Bank, Batch, Training, listed_items, load_table
+from .flex import drawn, merged
 from .hear import heard, noises
 from .model import CTCHead, build, encode, frame_lengths, model_config
 
@@ -141,26 +145,38 @@ def losses(
     audio_id: int,
     smoothing: float,
     shift: float = 0.0,
+    method: Method | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy per answer token and CTC per phoneme. ``shift``: share of the examples at `shifted` positions."""
+    """Cross-entropy per answer token and CTC per phoneme.
+
+    ``shift``: share of the examples at `shifted` positions. ``method``: what merges the audio tokens; then none are.
+    """
     states, pooled = encode(model.model.audio_tower, mel, batch.frames)
     audio = model.model.multi_modal_projector(pooled)
     state_lengths, token_lengths = frame_lengths(batch.frames)
-    ids = batch.ids
+    ids, target, answer = batch.ids, batch.ids, batch.answer
     if model.training:
         noise = batch.answer & (torch.rand(ids.shape, device=ids.device) < REPLACED)
         ids = torch.where(noise, torch.randint(256, ids.shape, device=ids.device), ids)
-    embeds = model.get_input_embeddings()(ids)
     keep = torch.arange(audio.shape[1], device=audio.device)[None, :] < token_lengths[:, None]
-    embeds = embeds.masked_scatter((batch.ids == audio_id)[..., None], audio[keep].to(embeds.dtype))
     # Right-padded and causal: padding is never attended to, so no mask is needed. Beside positions it is: without one,
     # transformers takes a step other than 1 for the beginning of another sequence.
-    places = (
-        {"position_ids": shifted(batch.ids == audio_id, shift), "attention_mask": torch.ones_like(ids)} if shift else {}
-    )
-    hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False, **places).last_hidden_state
-    logits = model.lm_head(hidden[:, :-1][batch.answer[:, 1:]])
-    ce = F.cross_entropy(logits.float(), batch.ids[:, 1:][batch.answer[:, 1:]], label_smoothing=smoothing)
+    places, reading = {}, nullcontext()
+    if method is not None:
+        tokens, trim, layout = merged(method, audio, token_lengths, batch, audio_id)
+        ids, target, answer = trim.apply(ids, 0), trim.apply(target, 0), trim.apply(answer, False)
+        places = {"position_ids": layout.positions, "attention_mask": layout.mask}
+        reading = layout.on(model)
+    else:
+        tokens = audio[keep]
+        if shift:
+            places = {"position_ids": shifted(target == audio_id, shift), "attention_mask": torch.ones_like(ids)}
+    embeds = model.get_input_embeddings()(ids)
+    embeds = embeds.masked_scatter((target == audio_id)[..., None], tokens.to(embeds.dtype))
+    with reading:
+        hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False, **places).last_hidden_state
+    logits = model.lm_head(hidden[:, :-1][answer[:, 1:]])
+    ce = F.cross_entropy(logits.float(), target[:, 1:][answer[:, 1:]], label_smoothing=smoothing)
     log_probs = head(states).float().log_softmax(-1).transpose(0, 1)
     ctc = F.ctc_loss(
         log_probs, batch.phonemes, state_lengths, batch.phoneme_lengths, reduction="none", zero_infinity=True
@@ -339,7 +355,8 @@ def train(args: argparse.Namespace) -> None:
                 mel, _ = heard(bank, noise, batch.clips)
             with autocast():
                 shift = args.shift if step >= data.mix_from else 0.0
-                ce, ctc = losses(model, head, batch, mel, audio_id, args.smoothing, shift)
+                method = drawn(args.seed * 1_000_003 + step) if args.flex else None
+                ce, ctc = losses(model, head, batch, mel, audio_id, args.smoothing, shift, method)
             optimiser.zero_grad(set_to_none=True)
             (ce + CTC_WEIGHT * ctc).backward()
             grads = [p.grad for p in trained if p.grad is not None]
@@ -399,6 +416,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--mix-from", type=int, help="step from which all kinds are mixed; the size's own by default")
     parser.add_argument("--shift", type=float, default=0.0, help="share of examples whose positions are shifted then")
+    parser.add_argument("--flex", action="store_true", help="merge the audio tokens of every batch at a random rate")
     parser.add_argument("--augment", type=float, default=1.0, help="how much sound is disturbed at most, 0 to 1")
     parser.add_argument("--steps", type=int, default=0, help="length of the schedule; the size's own by default")
     parser.add_argument("--minutes", type=float, default=0.0, help="length of the schedule in minutes of stepping")

@@ -17,7 +17,9 @@ import soundfile as sf
 import torch
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
+import fewhertz
 from fewhertz import pocket
+from fewhertz.method import parse
 from recipes.pocket import (
     config,
     corpus,
@@ -25,6 +27,7 @@ from recipes.pocket import (
     evaluate,
     export,
     features,
+    flex,
     hear,
     leaks,
     model,
@@ -430,6 +433,48 @@ def test_shifted_positions_leave_the_audio_in_sight(processor: object) -> None:
     assert ce(0, 1e-9) == pytest.approx(ce(0, 0.0), abs=1e-5)  # all positions as they were
     assert abs(ce(0, 1.0) - ce(1, 1.0)) > 5e-5
     assert abs(ce(0, 1.0) - ce(0, 1.0, seed=2)) > 5e-5
+
+
+@pytest.mark.parametrize("spec", ["pool@keep=1/2", "ward@keep=1/3+time+sizes", "ward@tolerance=0.5+time+sizes"])
+def test_training_at_any_rate_reads_what_the_library_would(processor: object, spec: str) -> None:
+    """`--flex` lays a batch out as `compress` does: the same loss, for clips of several lengths."""
+    prompts = data.Prompts(processor)
+    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
+    torch.manual_seed(0)
+    made = model.build(model.model_config(config.SIZES["tiny"], ids)).eval()
+    head = model.CTCHead(config.SIZES["tiny"].d_encoder, 3)
+    frames = torch.tensor([100, 68])
+    counts = model.frame_lengths(frames)[1].tolist()
+    rows = [[*prompts(config.REQUESTS["transcribe"][0], n), 300, 301 + n, prompts.end] for n in counts]
+    width = max(map(len, rows))
+    tokens = torch.tensor([row + [prompts.pad] * (width - len(row)) for row in rows])
+    place, length = torch.arange(width)[None], torch.tensor([[len(row)] for row in rows])
+    valid = place < length
+    answer = valid & (place >= length - 3)
+    mel = torch.randn(2, 100, config.N_MELS).cumsum(1) / 4
+    mel[1, 68:] = 0
+    none, known = torch.zeros(0, dtype=torch.long), torch.tensor([False, False])
+    batch = data.Batch(None, frames, tokens, valid, answer, known, none, torch.tensor([0, 0]), 1.0)
+    with torch.inference_mode():
+        ours = train.losses(made, head, batch, mel, prompts.audio, 0.0, method=parse(spec))[0]
+        whole = torch.nn.functional.pad(mel, (0, 0, 0, 2900)).transpose(1, 2)
+        heard = (torch.arange(3000)[None] < frames[:, None]).long()
+        labels = tokens.masked_fill(~answer, -100)
+        with fewhertz.compress(made, spec) as handle:
+            library = made(
+                input_ids=tokens, attention_mask=valid.long(), input_features=whole, feature_attention_mask=heard,
+                labels=labels,
+            ).loss  # fmt: skip
+            assert sum(handle.last.after) < sum(counts)
+    assert float(ours) == pytest.approx(float(library), abs=1e-5)
+
+
+def test_rates_are_drawn_anew_for_every_batch() -> None:
+    drawn = [flex.drawn(seed) for seed in range(300)]
+    assert len({one.spec for one in drawn}) > 250 and 100 < sum(one.corrected for one in drawn) < 200
+    keeps = [float(one.keep) for one in drawn if one.keep is not None]
+    assert min(keeps) < 0.25 and max(keeps) > 0.8 and all(flex.LEAST - 1e-3 <= keep <= 1 for keep in keeps)
+    assert flex.drawn(7).spec == drawn[7].spec
 
 
 def test_examples_grow_longer() -> None:
