@@ -1,13 +1,13 @@
 """pocket under vLLM on this machine: transformers' words through the server, many clients at once, many clips at once.
 
     .venv-vllm/bin/python -m bench.serving words --out results/bench/serving-words.json    # about 6 minutes on 2 cores
-    .venv-vllm/bin/python -m bench.serving load  --out results/bench/serving-load.json     # about 8
+    .venv-vllm/bin/python -m bench.serving load  --out results/bench/serving-load.json     # about 10
     .venv-vllm/bin/python -m bench.serving batch --out results/bench/serving-batch.json    # about 15
 
 words: every clip of two test lists through a server, against what `fewhertz eval` has in results/ for the same clips.
-load: 32 clients; each request says its own keep, and keeps take turns, so that whatever else the machine does falls on
-    all of them. Once with a recording of its own for every request, once with few recordings that come again and again,
-    for which vLLM's caches are made.
+load: 32 clients; each request says its own method, and methods take turns, so that whatever else the machine does falls
+    on all of them: all tokens, and half and a quarter of them after and inside the encoder. With a recording of its own
+    for every request, of 5 and of 25 s; and with few of 5 s that come again and again: vLLM's caches are made for that.
 batch: `fewhertz batch` over 500 clips, killed once and started again, against transformers, one clip at a time.
 
 Manifests are those of `python -m recipes.pocket.manifests --split test --limit 325 --out out/test`.
@@ -63,7 +63,8 @@ LONGEST = 64  # new tokens, as recipes/research/tasks.py has it
 MEMORY_EVERY = 1.0  # seconds
 LISTS = ("synthetic-test", "strings-test")
 SPECS = (IDENTITY, "pool@keep=1/2", "ward@keep=1/3+time+sizes")  # a server made for the last takes all
-KEEPS = ("1", "1/2", "1/4")
+AFTER, INSIDE = "ward", "ward(site=encoder.3)"  # of pocket's five layers
+LOADS = (f"{AFTER}@keep=1", *(f"{site}@keep={keep}+time+sizes" for keep in ("1/2", "1/4") for site in (AFTER, INSIDE)))
 # eager: what vLLM compiles at its start takes minutes of a CPU
 ENGINE = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "32"]
 # a cache of processed audio that is full soon: one that fills up looks like memory that leaks
@@ -177,7 +178,7 @@ def words(
 
 @dataclass
 class Tally:
-    """What the requests of one keep came to."""
+    """What the requests of one method came to."""
 
     first: list[float] = field(default_factory=list)  # seconds to the first token
     whole: list[float] = field(default_factory=list)  # seconds to the last
@@ -277,19 +278,18 @@ async def watch(pid: int, seen: list[int]) -> None:
 
 
 async def under_load(
-    address: str, pid: int, made: Recordings, method: str, clients: int, seconds: float, turn: float
+    address: str, pid: int, made: Recordings, clients: int, seconds: float, turn: float
 ) -> tuple[dict[str, Tally], list[int]]:
     client = client_of(address)
-    specs = {keep: f"{method}@keep={keep}" for keep in KEEPS}
-    for spec in specs.values():  # what is slow the first time is not what is measured
+    for spec in LOADS:  # what is slow the first time is not what is measured
         await block(client, made, spec, clients, 1.0, Tally())
     tallies: dict[str, Tally] = defaultdict(Tally)
     memory: list[int] = []
     watching = asyncio.create_task(watch(pid, memory))
-    for keep in itertools.cycle(KEEPS):
-        if keep == KEEPS[0] and sum(tally.busy for tally in tallies.values()) >= seconds:
+    for spec in itertools.cycle(LOADS):
+        if spec == LOADS[0] and sum(tally.busy for tally in tallies.values()) >= seconds:
             break
-        await block(client, made, specs[keep], clients, turn, tallies[keep])
+        await block(client, made, spec, clients, turn, tallies[spec])
     watching.cancel()
     await client.close()
     return tallies, memory
@@ -299,32 +299,31 @@ async def under_load(
 def load(
     out: OUT,
     manifests: MANIFESTS = REPO / "out" / "test",
-    method: Annotated[str, typer.Option(help="Without its budget.")] = "pool",
     clients: CLIENTS = 32,
-    seconds: Annotated[float, typer.Option(help="Of load, all keeps together.")] = 180.0,
-    turn: Annotated[float, typer.Option(help="Seconds of a keep's turn.")] = 15.0,
-    recording: Annotated[float, typer.Option(help="Seconds of a recording.")] = 25.0,
+    seconds: Annotated[float, typer.Option(help="Of load, all methods together, for each kind of recordings.")] = 150.0,
+    turn: Annotated[float, typer.Option(help="Seconds of a method's turn.")] = 15.0,
 ) -> None:
     """Throughput, time to the first token and memory under load, all audio tokens against half and a quarter."""
     parts = {}
-    with served(f"{method}@keep=1/2") as (address, server, up):
-        for name, few in (("every recording new", None), ("16 recordings, again and again", 16)):
+    kinds = (("5 s, each new", 5.0, None), ("25 s, each new", 25.0, None), ("16 of 5 s, again and again", 5.0, 16))
+    with served(LOADS[-1]) as (address, server, up):
+        for name, recording, few in kinds:
             made = Recordings(manifests / "synthetic-test.jsonl", recording, few)
-            tallies, memory = asyncio.run(under_load(address, server.pid, made, method, clients, seconds, turn))
-            figures = {keep: tally.figures(recording) for keep, tally in tallies.items()}
-            base = figures[KEEPS[0]]
+            tallies, memory = asyncio.run(under_load(address, server.pid, made, clients, seconds, turn))
+            figures = {spec: tally.figures(recording) for spec, tally in tallies.items()}
+            base = figures[LOADS[0]]
             third = len(memory) // 3
             parts[name] = {
-                "keeps": figures,
+                "methods": figures,
                 "over_all_tokens": {
-                    keep: {
+                    spec: {
                         "throughput": round(one["requests_per_second"] / base["requests_per_second"], 3),
                         "first_token_median": round(
                             one["first_token_s"]["median"] / base["first_token_s"]["median"], 3
                         ),
                         "prompt_tokens": round(one["prompt_tokens"] / base["prompt_tokens"], 3),
                     }
-                    for keep, one in figures.items()
+                    for spec, one in figures.items()
                 },
                 "most_memory_by_thirds_mb": [
                     round(max(memory[i : i + third]) / 1e6, 1) for i in (0, third, len(memory) - third)
@@ -333,7 +332,7 @@ def load(
             print(name, json.dumps(parts[name]["over_all_tokens"]), flush=True)
         alive = server.poll() is None
     what = "fewhertz serve under load on loopback: streaming, greedy; clients and server share the machine"
-    configuration = {"clients": clients, "seconds": seconds, "turn": turn, "recording": recording, "method": method}
+    configuration = {"clients": clients, "seconds": seconds, "turn": turn}
     head = about(what, server=SERVER, prompt=PROMPT, longest=LONGEST, **configuration)
     save(head | {"server_up_after_s": round(up, 1), "alive_at_the_end": alive, "parts": parts}, out)
 
