@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · tolerance · fourth · encoder · depth · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · tolerance · fourth · flex · encoder · depth · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +20,7 @@ FOURTH_LISTS := far-new-voices passages pauses strings digits german describe an
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free tolerance fourth encoder depth other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free tolerance fourth flex encoder depth other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -124,6 +124,13 @@ fourth: $(READY)
 	$(UNPACK)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists $(FOURTH_LISTS) --out out/fourth
 	$(BIN)/python -m recipes.research.run fourth --runs $(RUNS)
+	$(PACK)
+
+# the runs of docs/research/flex.md: of pocket, and of out/models/flex where it is there (recipes/pocket/LOG.md trains it)
+flex: $(READY)
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists $(FOURTH_LISTS) --out out/fourth
+	$(BIN)/python -m recipes.research.run flex --runs $(RUNS)
 	$(PACK)
 
 # the runs of docs/research/encoder.md

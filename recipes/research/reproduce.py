@@ -1,4 +1,4 @@
-"""Write claims.md, training-free.md, tolerance.md and depth.md of docs/research, and pictures, from the packed results.
+"""Write the pages of docs/research that are made from packed results, and their pictures.
 
 python -m recipes.research.reproduce
 python -m recipes.research.reproduce --table    # that of docs/results.md, to standard output, and nothing else
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import depth, encoder, fourth, tolerance
+from . import depth, encoder, flex, fourth, tolerance
 from .claims import page as claims
 from .measured import Measured
 from .tasks import DOCS, RESULTS
@@ -27,7 +27,15 @@ def main() -> None:
         print(claims.rates_table(measured))
     else:
         args.docs.mkdir(parents=True, exist_ok=True)
-        pages = (claims.write, training_free.write, tolerance.write, encoder.write, depth.write, fourth.write)
+        pages = (
+            claims.write,
+            training_free.write,
+            tolerance.write,
+            encoder.write,
+            depth.write,
+            fourth.write,
+            flex.write,
+        )
         print(*(file for write in pages for file in write(measured, args.docs)), sep="\n")
 
 

@@ -17,7 +17,19 @@ from pathlib import Path
 from fewhertz.evaluation import results
 from fewhertz.evaluation.runner import evaluate, specs
 
-from .grids import AS_PUBLISHED, BOTH, CORRECTIONS, depth, encoder, fourth, lora, other_models, recovery, tolerance
+from .grids import (
+    AS_PUBLISHED,
+    BOTH,
+    CORRECTIONS,
+    depth,
+    encoder,
+    flex,
+    fourth,
+    lora,
+    other_models,
+    recovery,
+    tolerance,
+)
 from .grids.claims import grid
 from .grids.training_free import (
     AFFINITY,
@@ -40,6 +52,7 @@ from .tasks import (
     DEPTH,
     DEV,
     ENCODER,
+    FLEX,
     FOURTH,
     FRENCH,
     LISTS,
@@ -183,6 +196,13 @@ def newest(out: Path, lists: Path, task: Asked) -> int:
     return measure(task, fourth.grid(), out / FOURTH, lists / "fourth", longest=longest)
 
 
+def any_rate(out: Path, lists: Path, task: Asked) -> int:
+    """Pocket and a model that was trained at random rates, where that one is there."""
+    folder, grid = lists / "fourth", flex.grid()
+    wrong = measure(task, grid, out / FOURTH, folder)
+    return wrong + (measure(task, grid, out / FLEX, folder, model=flex.MODEL) if flex.MODEL.exists() else 0)
+
+
 def inside(out: Path, lists: Path, task: Asked) -> int:
     """Before a layer of the encoder, on the first rows of a list, of answers on every third: minutes on one core."""
     folder = lists / "test"
@@ -209,6 +229,7 @@ def low_rank(out: Path, lists: Path, task: Asked) -> int:
 
 JOBS: dict[str, Job] = {
     "fourth": newest,
+    "flex": any_rate,
     "claims": claims,
     "recovery": adapted,
     "other-models": others,
@@ -218,7 +239,7 @@ JOBS: dict[str, Job] = {
     "lora": low_rank,
 }
 # of the jobs that have lists, or numbers of rows, of their own; the others take what they know of `SEVERAL`
-OWN: dict[str, Sequence[Asked]] = {"fourth": fourth.LISTS, "encoder": encoder.LISTS}
+OWN: dict[str, Sequence[Asked]] = {"fourth": fourth.LISTS, "flex": flex.LISTS, "encoder": encoder.LISTS}
 SEVERAL = (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)
 
 
