@@ -96,7 +96,7 @@ Reproduced by `python -m recipes.pocket.prepare` and `python -m recipes.pocket.e
 nothing of test was trained on, by `python -m recipes.pocket.leaks`. Every answer is in `recipes/pocket/results/`.
 SHA-256 of `model.safetensors`: `{sha}`.
 
-Trained for {steps} steps ({heard:.0f} h of audio heard, repeats included). `recipes/pocket/LOG.md` tells the course.
+{course}
 
 ## What it is not for
 It is a test piece: no speech recogniser, no translator. It knows synthetic voices, strings of the common words of
@@ -204,8 +204,11 @@ def card(folder: Path) -> str:
         n_answer=sensitive["sets"]["answer"]["items"],
         sensitivity=sensitivity_table(sensitive["sets"]),
         sha=sha,
-        steps=test["step"],
-        heard=test["heard_s"] / 3600,
+        course=textwrap.fill(
+            f"Trained for {test['step']} steps ({test['heard_s'] / 3600:.0f} h of audio heard, repeats included). "
+            f"{test['before']} `recipes/pocket/LOG.md` tells the course.",
+            118,
+        ),
         seen=len(SEEN_VOICES["en"]),
         unseen=textwrap.fill(
             "Voices held out: " + ", ".join(v for some in NEW_VOICES.values() for v in some) + ".", 118

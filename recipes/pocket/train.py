@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -204,6 +205,16 @@ def start_from(model: Qwen2AudioForConditionalGeneration, processor: object, fol
             weight.zero_()
 
 
+def begun_from(folder: Path) -> str:
+    """What an exported model says of its own training."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        facts = json.loads((file.metadata() or {}).get("training", "{}"))
+    if not facts:
+        return f"It began from the weights of {folder}."
+    whole = f"It began from weights that were trained for {facts['step']} steps ({facts['heard_s'] / 3600:.0f} h)."
+    return f"{whole} {facts['before'].replace('It began', 'Those began', 1)}".rstrip()
+
+
 class Rounds(IterableDataset):
     """The batches of all rounds from one on, made by worker processes where there are cores for it."""
 
@@ -299,7 +310,7 @@ def train(args: argparse.Namespace) -> None:
     trained = [p for p in [*model.parameters(), *head.parameters()] if p.requires_grad]
     mean = [p.detach().clone() for p in model.parameters()]
     step, number, spent, audio = 0, 0, 0.0, 0.0  # steps, rounds, seconds of stepping, seconds of audio
-    before = f"It began from the weights of {args.init}." if args.init else ""
+    before = begun_from(args.init) if args.init else ""
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=args.device, weights_only=True)

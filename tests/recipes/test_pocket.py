@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from safetensors import safe_open
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 import fewhertz
@@ -380,6 +381,9 @@ def test_training_begins_where_another_model_ended(
     inputs = processor(text=chat(processor), audio=read(KNOWN[0]), sampling_rate=16_000, return_tensors="pt")
     with torch.inference_mode():
         assert torch.allclose(deeper(**inputs).logits, shipped(**inputs).logits, atol=1e-4)
+    with safe_open(pocket.path() / "model.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["training"])
+    assert f"trained for {facts['step']} steps" in train.begun_from(pocket.path())
 
 
 @pytest.mark.parametrize("name", config.SIZES)
