@@ -178,9 +178,11 @@ def priced(out: Path, lists: Path, task: Asked) -> int:
 
 
 def newest(out: Path, lists: Path, task: Asked) -> int:
-    """Pocket's fourth version on its own lists."""
-    longest = fourth.LONGEST.get(task, LONGEST)
-    return measure(task, fourth.grid(), out / FOURTH, lists / "fourth", longest=longest)
+    """Pocket's fourth version on its own lists; those that explain the loss without the encoder's padding."""
+    folder, longest = lists / "fourth", fourth.LONGEST.get(task, LONGEST)
+    if task in fourth.SILENT:
+        silenced(folder / f"{fourth.SILENT[task].label}.jsonl", folder / f"{task.label}.jsonl", inside=True)
+    return measure(task, fourth.grid(task), out / FOURTH, folder, longest=longest, trim=task in fourth.TRIED)
 
 
 def inside(out: Path, lists: Path, task: Asked) -> int:
@@ -218,7 +220,7 @@ JOBS: dict[str, Job] = {
     "lora": low_rank,
 }
 # of the jobs that have lists, or numbers of rows, of their own; the others take what they know of `SEVERAL`
-OWN: dict[str, Sequence[Asked]] = {"fourth": fourth.LISTS, "encoder": encoder.LISTS}
+OWN: dict[str, Sequence[Asked]] = {"fourth": (*fourth.LISTS, *fourth.TRIED), "encoder": encoder.LISTS}
 SEVERAL = (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)
 
 
