@@ -99,9 +99,7 @@ def page(measured: Measured) -> str:
         chosen=CHOSEN,
     )
     lists = "; ".join(
-        f"{task.name} ({one['n']} / {one['groups']})"
-        for task in LISTS
-        for one in [measured.run(task, BASELINE).record]
+        f"{task.name} ({one['n']} / {one['groups']})" for task in LISTS for one in [measured.run(task, BASELINE).record]
     )
     parts = [
         head.rstrip(),

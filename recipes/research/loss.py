@@ -19,6 +19,7 @@ from .regression import explained, fit
 from .tables import signed, table
 from .tasks import DRAWS, REPO, Asked
 
+# predictors, and how much more of each the coefficients are of
 STEPS = {"letters per kept token of speech, +1": 1.0, "pace, +40 words a minute": 40.0, "silence, +50 %": 0.5}
 SPLITS = REPO / "recipes" / "pocket" / "splits"
 
@@ -71,25 +72,32 @@ def section(measured: Measured) -> str:
     found = [samples(measured, counts[task.label], task, run) for task, run in pairs]
     added = np.concatenate([one.added for one in found])
     predictors = np.concatenate([one.predictors for one in found]) / [*STEPS.values()]
+    predictors -= predictors.mean(0)
+    # the loss bends: of a straight line alone, what it misses at few letters would be said to be silence's
+    bent = np.column_stack([predictors[:, :1], predictors[:, :1] ** 2, predictors[:, 1:]])
     voices, texts = ([name for one in found for name in getattr(one, kind)] for kind in ("voices", "texts"))
-    ours = fit(added, predictors, (voices, texts), DRAWS)
-    alone = [explained(added, predictors[:, i : i + 1]) for i in range(len(STEPS))]
+    ours = fit(added, bent, (voices, texts), DRAWS)
+    alone = [explained(added, bent[:, columns]) for columns in (slice(2), slice(2, 3), slice(3, 4))]
     labels = np.repeat([task.label for task, _ in pairs], [len(one.added) for one in found])
     lists = labels[:, None] == np.unique(labels)[1:]
+    letters, *others = STEPS
+    shares = [f"{alone[0]:.2f}", "", *(f"{share:.2f}" for share in alone[1:])]
     rows = [
-        [name, signed(*ends, 1), f"{share:.2f}"]
-        for name, *ends, share in zip(STEPS, ours.value, ours.low, ours.high, alone, strict=True)
+        [name, signed(*ends, 1), share]
+        for name, share, *ends in zip(
+            (letters, "squared", *others), shares, ours.value, ours.low, ours.high, strict=True
+        )
     ]
-    rows += [["all three", "", f"{ours.explained:.2f}"]]
-    rows += [["and the list", "", f"{explained(added, np.column_stack([predictors, lists])):.2f}"]]
+    listed = explained(added, np.column_stack([bent, lists]))
+    rows.append(["all (and list)", "", f"{ours.explained:.2f} ({listed:.2f})"])
     most = [*STEPS][int(np.argmax(alone))].partition(",")[0]
     return (
-        f"## What explains the loss\n\nAlone, {most} explains most. Word errors added per word, of "
-        f"{len(SENTENCES)} lists of sentences under `{OURS}` at {', '.join(SHARES)}: least squares over "
-        f"{len(added)} samples, drawn by voices ({len({*voices})}) and texts. Silence: audio tokens "
-        f"{speech.QUIETER:.0f} dB below the clip's loudest; merged with speech, it counts in proportion.\n\n"
-        + table(["", "points of WER", "R² alone"], rows)
-        + "\n\n![Points lost against letters per kept token of speech, coloured by pace](fourth-loss.png)"
+        f"## What explains the loss\n\nThe best predictor is {most}. Least squares on word errors added per word by "
+        f"`{OURS}` at {', '.join(SHARES)}: {len(SENTENCES)} lists, {len(added)} rows, {len({*voices})} voices and "
+        f"texts drawn. Silence: audio tokens {speech.QUIETER:.0f} dB below the clip's loudest; merged ones count in "
+        "part.\n\n"
+        + table(["", "points of WER", "R² (alone)"], rows)
+        + "\n\n![Points lost against letters per token](fourth-loss.png)"
     )
 
 
@@ -111,7 +119,8 @@ def draw(measured: Measured, file: Path) -> Path:
                 ends = [[max(0, gain.high - gain.value)], [max(0, gain.value - gain.low)]]
                 axis.errorbar(letters, -gain.value, ends, color="0.7", lw=0.8, zorder=1)
                 mark = "D" if silence > 0.3 else "o"
-                points = axis.scatter(letters, -gain.value, 26, words, mark, "cividis", vmin=110, vmax=190, zorder=2)
+                kind = {"marker": mark, "cmap": "cividis", "vmin": 100, "vmax": 200, "edgecolors": "0.3", "lw": 0.6}
+                points = axis.scatter(letters, -gain.value, 28, words, zorder=2, **kind)
         axis.axhline(0, color="0.5", lw=0.8)
         axis.set_title(method if BOTH in method else f"{method}, as published", fontsize=10)
         axis.grid(alpha=0.3)
