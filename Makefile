@@ -16,7 +16,7 @@ VERSIONS := 5.16.0 5.24.0
 RESULTS ?= results
 RUNS ?= out/runs/$(RESULTS)
 LISTS := strings synthetic german describe answer
-FOURTH_LISTS := far-new-voices passages pauses strings digits german describe answer
+FOURTH_LISTS := far-new-voices passages pauses strings digits german describe answer pace-110 pace-150 pace-190
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
@@ -125,6 +125,7 @@ fourth: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists $(FOURTH_LISTS) --out out/fourth
 	$(BIN)/python -m recipes.research.run fourth --runs $(RUNS)
 	$(PACK)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m recipes.research.speech --lists out/fourth --results $(RESULTS)
 
 # the runs of docs/research/flex.md: of pocket, and of out/models/flex where it is there (recipes/pocket/LOG.md trains it)
 flex: $(READY)

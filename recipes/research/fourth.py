@@ -6,14 +6,15 @@ from pathlib import Path
 
 from fewhertz.evaluation.results import BASELINE
 
+from . import loss
 from .grids import BOTH, at
-from .grids.fourth import CHOSEN, ENCODER, FAR, KEEPS, LISTS, METHODS, STRINGS_4, TOLERANCES, grid, priced
+from .grids.fourth import CHOSEN, ENCODER, FAR, KEEPS, LISTS, METHODS, OURS, STRINGS_4, TOLERANCES, grid, priced
 from .measured import Measured
 from .panels import losses
-from .tables import Gain, counts, folded, listed, table
+from .tables import Gain, counts, listed, table
 from .tasks import FOURTH, PARAMETERS, Asked
 
-OURS = f"ward{BOTH}"
+SHOWN = [BASELINE, *(at(f"{one}{told}", k) for one in ("pool", "ward") for told in ("", BOTH) for k in KEEPS)]
 HEAD = """# The fourth version of pocket: what fewer tokens cost
 
 {summary}
@@ -40,27 +41,14 @@ def cell(measured: Measured, task: Asked, run: str) -> str:
 
 
 def scores(measured: Measured) -> str:
-    """Of all runs."""
+    """Of the main runs."""
     rows = [
         [
             f"`{run}`" if run != BASELINE else "all tokens",
             f"{measured.mean_hertz(LISTS, run):.1f}",
             *(cell(measured, task, run) for task in LISTS),
         ]
-        for run in grid()
-    ]
-    return table(HEADS, rows)
-
-
-def spent(measured: Measured) -> str:
-    """Rate and loss of each tolerance, list by list."""
-    rows = [
-        [
-            f"`{run}`",
-            f"{measured.mean_hertz(LISTS, run):.1f}",
-            *(measured.spent(task, run, BASELINE) for task in LISTS),
-        ]
-        for run in map(priced, TOLERANCES)
+        for run in (*SHOWN, priced(CHOSEN))
     ]
     return table(HEADS, rows)
 
@@ -89,9 +77,8 @@ def page(measured: Measured) -> str:
     half, third = (at(OURS, keep) for keep in KEEPS)
     summary = listed(
         [
-            "All tokens (25 Hz): " + ", ".join(f"{t.name} {measured.number(t, BASELINE)}" for t in LISTS) + ".",
-            f"`{ours}`, the default, takes {measured.mean_hertz(LISTS, ours):.1f} Hz: "
-            + ", ".join(f"{t.name} {measured.gain(t, ours, BASELINE)}" for t in LISTS)
+            f"`{ours}`, the default: "
+            + "; ".join(f"{t.name} {measured.spent(t, ours, BASELINE)}" for t in LISTS)
             + ".",
             f"Half of the tokens (`{half}`): "
             + ", ".join(f"{t.name} {measured.gain(t, half, BASELINE)}" for t in LISTS)
@@ -111,26 +98,19 @@ def page(measured: Measured) -> str:
         voices=base["groups"],
         chosen=CHOSEN,
     )
-    data = [
-        [task.name, f"`{task.label}`", one["n"], one["groups"]]
-        for task in LISTS
-        for one in [measured.run(task, BASELINE).record]
-    ]
-    return (
-        "\n\n".join(
-            [
-                head.rstrip(),
-                "![Points lost against audio tokens per second, a panel a list](fourth.png)",
-                "## Scores\n\n✗: worse than all tokens, ✓: better.\n\n" + scores(measured),
-                "## A tolerance, list by list\n\nGain over all tokens, above 0 better.\n\n"
-                + folded("rates and gains", spent(measured)),
-                "## `ward` with corrections against the others, at equal budgets\n\n"
-                f"Better / tied / worse over {len(LISTS)} lists at {' and '.join(KEEPS)}.\n\n" + duels(measured),
-                "## Data\n\n" + table(["list", "of `recipes/pocket/splits`", "samples", "groups"], data),
-            ]
-        )
-        + "\n"
+    lists = "; ".join(
+        f"{task.name} ({one['n']} / {one['groups']})" for task in LISTS for one in [measured.run(task, BASELINE).record]
     )
+    parts = [
+        head.rstrip(),
+        "![Points lost against audio tokens per second, a panel a list](fourth.png)",
+        f"## Scores\n\n✗: worse than all tokens, ✓: better. Samples / groups: {lists}.\n\n" + scores(measured),
+        "## `ward` with corrections against the others, at equal budgets\n\n"
+        f"Better / tied / worse over {len(LISTS)} lists at {' and '.join(KEEPS)}.\n\n" + duels(measured),
+    ]
+    if loss.ready(measured):
+        parts.append(loss.section(measured))
+    return "\n\n".join(parts) + "\n"
 
 
 def draw(measured: Measured, file: Path) -> Path:
@@ -157,8 +137,9 @@ def draw(measured: Measured, file: Path) -> Path:
 def write(measured: Measured, docs: Path) -> list[Path]:
     """The page and its picture; nothing where the runs are missing."""
     own = measured.of(FOURTH)
-    if not all(own.there(task, *grid()) for task in LISTS):
+    if not all(own.there(task, *grid(task)) for task in LISTS):
         return []
     file = docs / "fourth.md"
     file.write_text(page(own), "utf-8")
-    return [file, draw(own, docs / "fourth.png")]
+    files = [file, draw(own, docs / "fourth.png")]
+    return [*files, loss.draw(own, docs / "fourth-loss.png")] if loss.ready(own) else files

@@ -191,9 +191,11 @@ def priced(out: Path, lists: Path, task: Asked) -> int:
 
 
 def newest(out: Path, lists: Path, task: Asked) -> int:
-    """Pocket's fourth version on its own lists."""
-    longest = fourth.LONGEST.get(task, LONGEST)
-    return measure(task, fourth.grid(), out / FOURTH, lists / "fourth", longest=longest)
+    """Pocket's fourth version on its own lists; those that explain the loss without the encoder's padding."""
+    folder, longest = lists / "fourth", fourth.LONGEST.get(task, LONGEST)
+    if task in fourth.SILENT:
+        silenced(folder / f"{fourth.SILENT[task].label}.jsonl", folder / f"{task.label}.jsonl", inside=True)
+    return measure(task, fourth.grid(task), out / FOURTH, folder, longest=longest, trim=task in fourth.TRIED)
 
 
 def any_rate(out: Path, lists: Path, task: Asked) -> int:
@@ -239,7 +241,11 @@ JOBS: dict[str, Job] = {
     "lora": low_rank,
 }
 # of the jobs that have lists, or numbers of rows, of their own; the others take what they know of `SEVERAL`
-OWN: dict[str, Sequence[Asked]] = {"fourth": fourth.LISTS, "flex": flex.LISTS, "encoder": encoder.LISTS}
+OWN: dict[str, Sequence[Asked]] = {
+    "fourth": (*fourth.LISTS, *fourth.TRIED),
+    "flex": flex.LISTS,
+    "encoder": encoder.LISTS,
+}
 SEVERAL = (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)
 
 

@@ -22,7 +22,7 @@ def test_the_page_is_made_of_the_committed_results(measured: Measured) -> None:
 
 
 def test_all_runs_are_of_the_same_weights_and_whole(measured: Measured) -> None:
-    runs = [measured.run(task, spec) for task in LISTS for spec in grid()]
+    runs = [measured.run(task, spec) for task in LISTS for spec in grid(task)]
     assert len({run.record["weights_sha256"] for run in runs}) == 1
     assert all("dirty" not in run.commit and not run.run.failed for run in runs)
     assert {run.run.n for run in runs} == {task.rows for task in LISTS}
