@@ -187,17 +187,23 @@ def differing(old: Any, new: Record) -> list[str]:
     """What two configurations have otherwise: their keys, but for those that don't change a result.
 
     Where the data is (`path`) does not, since its content is compared. Older results don't say what audio they used
-    (`audio_sha256`) and of which `revision` their method was: for them there is nothing to compare.
+    (`audio_sha256`) and of which `revision` their method was: for them there is nothing to compare. Nor is there where
+    one is of outputs alone, whatever `metrics` they are measured by.
     """
     old = old if isinstance(old, dict) else {}
     changed = [key for key in {**new, **old} if key != "path" and old.get(key) != new.get(key)]
-    return [key for key in changed if key not in ("audio_sha256", "revision") or (key in old and key in new)]
+    return [key for key in changed if key not in ("audio_sha256", "revision", "metrics") or (key in old and key in new)]
 
 
 def differs(old: Any, new: Record) -> str:
     """What an older configuration has otherwise, in words."""
     old = old if isinstance(old, dict) else {}
-    words = [f"{key} ({old.get(key)!s:.40}, now {new.get(key)!s:.40})" for key in differing(old, new)]
+    words = []
+    for key in differing(old, new):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, list) and isinstance(now, list):  # what both have says nothing
+            was, now = [one for one in was if one not in now], [one for one in now if one not in was]
+        words.append(f"{key} ({was!s:.40}, now {now!s:.40})")
     if old.get("path") != new.get("path"):
         words.append(f"path ({old.get('path', 'not known')!s:.300}, now {new.get('path')!s:.300})")
     return "another " + ", ".join(words)

@@ -24,7 +24,7 @@ from test_cli import SCRIPT, fewhertz_
 import fewhertz
 import fewhertz.tasks  # noqa: F401  (fills TASKS)
 from fewhertz import audio, files
-from fewhertz.evaluation import results
+from fewhertz.evaluation import progress, results
 from fewhertz.evaluation import runner as evaluate
 from fewhertz.evaluation.metrics import METRICS, interval, paired
 from fewhertz.evaluation.results import BASELINE, read, read_samples, run_files
@@ -719,12 +719,12 @@ def test_writing_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_progress_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(evaluate.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     said: list[str] = []
-    progress = evaluate._Progress(100, said.append)
-    progress.skip(20)
+    work = progress.Progress(100, said.append)
+    work.skip(20)
     for second in range(1, 41):
         now[0] = float(second)
-        progress.advance("t, pool", 2)
+        work.advance("t, pool", 2)
     assert said[0] == "t, pool: 40 of 100, 30 s left" and said[-1] == "t, pool: 100 of 100, 0 s left"
     assert len(said) == 4

@@ -41,6 +41,7 @@ SPLIT = Annotated[str | None, typer.Option(help="Split of the data set; default:
     epilog="fewhertz eval pocket --task mine.jsonl --method pool --method segment --keep 1 1/2 1/3\n\n"
     "fewhertz eval Qwen/Qwen2-Audio-7B-Instruct --task librispeech --subset other --method ltbm@8Hz --batch-size 8\n\n"
     "fewhertz eval pocket --task mine.jsonl --adapter ./pool-third --adapter ./control\n\n"
+    "fewhertz eval pocket --task mine.jsonl -m pool@keep=1/2 --also judge=Qwen/Qwen3-8B@http://localhost:8000/v1\n\n"
     "accelerate launch --multi_gpu --num_processes 2 $(which fewhertz) eval pocket --task mine.jsonl -m pool@keep=1/2",
 )
 def evaluate(
@@ -70,7 +71,9 @@ def evaluate(
     ] = None,
     also: Annotated[
         list[str] | None,
-        typer.Option(metavar="METRIC", help="wer-formatted, flesch[=de] or similarity[=MODEL] too; repeatable."),
+        typer.Option(
+            metavar="METRIC", help="wer-formatted, flesch[=de], similarity[=MODEL] or judge=MODEL@URL too; repeatable."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N rows only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Samples that run together.")] = 1,

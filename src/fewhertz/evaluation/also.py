@@ -1,4 +1,4 @@
-"""Metrics beside a task's own, asked for by name (`--also` of eval): meaning by a model of choice, readability."""
+"""Metrics beside a task's own, asked for by name (`--also` of eval): meaning by a model of choice, ease, a judge."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from fewhertz.errors import need, one_line
 from fewhertz.evaluation import heard as heard  # its metrics are known by name too
+from fewhertz.evaluation.judge import Judge
 from fewhertz.evaluation.metrics import METRICS, Metric, References, Unavailable, Wer, _version
 
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
@@ -143,16 +144,23 @@ def _model(name: str) -> Any:
         raise Unavailable(f"the sentence model {name} cannot be had: {one_line(error)}") from None
 
 
-_ASKED = {"wer-formatted": None, "flesch": "language", "similarity": "model"}
-METRICS.update({metric.name: metric for metric in (Formatted(), Flesch(), Similarity())})
+# of each the field that an argument is for, and what to call it
+_ASKED = {
+    "wer-formatted": None,
+    "flesch": ("language", "LANGUAGE"),
+    "similarity": ("model", "MODEL"),
+    "judge": ("judge", "MODEL@ADDRESS"),
+}
+METRICS.update({metric.name: metric for metric in (Formatted(), Flesch(), Similarity(), Judge())})
 
 
 def also(names: Sequence[str]) -> list[Metric]:
-    """Metrics by name, each `NAME` or `NAME=ARGUMENT`: `wer-formatted`, `flesch=de`, `similarity=MODEL`.
+    """Metrics by name, each `NAME` or `NAME=ARGUMENT`: `wer-formatted`, `flesch=de`, `similarity=MODEL`,
+    `judge=MODEL@ADDRESS`.
 
     Raises:
         ValueError: for an unknown name, one that comes twice, an argument that it does not take, or a model that cannot
-            be had (`Unavailable`).
+            be had or a judge that doesn't answer (`Unavailable`).
         ImportError: where a package is missing; says how to install it.
     """
     found: dict[str, Metric] = {}
@@ -160,12 +168,12 @@ def also(names: Sequence[str]) -> list[Metric]:
         name, equals, argument = text.partition("=")
         if name not in _ASKED:
             raise ValueError(f"no metric {name!r:.60} to ask for; known: {', '.join(_ASKED)}")
-        field = _ASKED[name]
-        if bool(equals) and (field is None or not argument):
-            raise ValueError(f"{text!r:.80}: {name} takes {'no argument' if field is None else f'={field.upper()}'}")
+        takes = _ASKED[name]
+        if bool(equals) and (takes is None or not argument):
+            raise ValueError(f"{text!r:.80}: {name} takes {'no argument' if takes is None else f'={takes[1]}'}")
         if name in found:
             raise ValueError(f"{name} is asked for twice")
         kind: Any = type(METRICS[name])
-        found[name] = kind(**{field: argument}) if equals and field else kind()
+        found[name] = kind(**{takes[0]: argument}) if equals and takes else kind()
         found[name].signature()
     return [*found.values()]

@@ -124,7 +124,8 @@ def evaluate(
         seed: of the bootstrap.
         adapters: directories of LoRA adapters, each evaluated too.
         trim: whether all tokens are measured with a trimmed encoder too, as what is compressed is (`compress`).
-        also: metrics beside the task's own: `wer-formatted`, `flesch`, `flesch=de`, `similarity`, `similarity=MODEL`.
+        also: metrics beside the task's own: `wer-formatted`, `flesch`, `flesch=de`, `similarity`, `similarity=MODEL`,
+            `judge=MODEL@ADDRESS`.
         say: gets a line of text about how far it is, now and then.
 
     Raises:

@@ -154,6 +154,15 @@ class Metric:
         """
         return f"{self.name}|normaliser:{self._normalised()}{self._made_by()}"
 
+    def kept_in(self, folder: Path, say: Callable[[str], None]) -> Metric:
+        """Itself, told where it may keep what is dear to measure, for a run that is broken off.
+
+        Args:
+            folder: of results.
+            say: gets a line of text about how far it is, now and then.
+        """
+        return self
+
     def _normalised(self) -> str:
         own = self.normaliser.startswith("whisper")
         return f"{self.normaliser} (whisper-normalizer {_version('whisper-normalizer')})" if own else self.normaliser

@@ -3,6 +3,7 @@
     results/<task>/<model>/<spec>.json               the run: configuration, scores, cost
     results/<task>/<model>/<spec>.samples.jsonl.gz   a line a sample, in the order of the data
     results/<task>/<model>/<spec>.partial-0.jsonl    while it runs: what process 0 has done so far
+    results/<task>/<model>/judge|<…>.jsonl           ratings of a judge model (`judge`), by the hash of a pair of texts
     results/<task>/<model>/.lock, .lock-holder       while it runs: that it does, and what process does it
 
 Names are percent-encoded as in URLs (`safe_name`): `pool@keep=1/3` is `pool@keep=1%2F3`.

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -32,6 +31,7 @@ from fewhertz.checkpoint import Checkpoint, dtype_of, open_checkpoint, weights_s
 from fewhertz.errors import need, one_line, or_singly
 from fewhertz.evaluation import results
 from fewhertz.evaluation.metrics import Metric, Stats, Unavailable, interval, paired
+from fewhertz.evaluation.progress import Progress
 from fewhertz.evaluation.results import BASELINE, RunFiles
 from fewhertz.families.base import Family
 from fewhertz.files import Journal, Record, differing, differs, held, read_journal
@@ -40,8 +40,6 @@ from fewhertz.method import IDENTITY, NONE, Chain, parse
 from fewhertz.once import encode_once
 from fewhertz.run import answer, read_whole, request, sample_rate
 from fewhertz.tasks.base import Failed, Sample, Task
-
-SAY_EVERY = 10.0  # seconds between two lines of progress
 
 
 def specs(methods: Sequence[str], keeps: Sequence[str | Fraction] = ()) -> list[str]:
@@ -125,6 +123,10 @@ class _Setup:
             own = {"model": _with(self.identity["model"], adapter), "adapter_sha256": adapter.sha256}
         return self.identity | own | {"method": place.spec, "revision": _revision(place.spec)}
 
+    def asked(self, place: RunFiles) -> Record:
+        """What outputs depend on: not on what they are measured by."""
+        return {key: value for key, value in self.named(place).items() if key != "metrics"}
+
     @property
     def batches(self) -> list[list[Sample]]:
         """The same for any number of processes, so that they share the identical work."""
@@ -198,8 +200,9 @@ def evaluate(
     checkpoint.family.check_trim(trim)
     task = dataclasses.replace(task, limit=limit)
     setup = _setup(model, checkpoint, task, batch_size, max_new_tokens, dtype, seed, draws, process, say)
-    setup = dataclasses.replace(setup, trim=trim)
     places = [results.run_files(Path(out), task.label, model_name(model), spec) for spec in chosen]
+    kept_in = [metric.kept_in(places[0].folder, say) for metric in setup.metrics]
+    setup = dataclasses.replace(setup, trim=trim, metrics=kept_in)
     if adapters:
         places = places[:1]
         for adapter in map(read_adapter, adapters):
@@ -230,6 +233,8 @@ def evaluate(
                 for place in todo:
                     try:
                         errors += _finish(net, checkpoint, place, places[0], setup)
+                    except Unavailable:  # so it is for all runs: outputs are kept
+                        raise
                     except ValueError as error:
                         errors.append(str(error))
             process.wait()
@@ -372,37 +377,6 @@ def _warn_of_older(places: list[RunFiles], say: Callable[[str], None]) -> None:
         )
 
 
-class _Progress:
-    """How far the whole grid is, and what time is left."""
-
-    def __init__(self, total: int, say: Callable[[str], None]) -> None:
-        self.total = total
-        self.say = say
-        self.done = self.skipped = 0
-        self.began = self.said = time.monotonic()
-
-    def skip(self, n: int) -> None:
-        """Samples that are done already, or by another process."""
-        self.skipped += n
-
-    def advance(self, label: str, n: int) -> None:
-        """Samples that were done here."""
-        self.done += n
-        now = time.monotonic()
-        left = self.total - self.skipped - self.done
-        if now - self.said < SAY_EVERY and left > 0:
-            return
-        self.said = now
-        seconds = (now - self.began) / self.done * left
-        self.say(f"{label}: {self.done + self.skipped} of {self.total}, {_duration(seconds)} left")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _run(net: Any, processor: Any, family: Family, todo: list[RunFiles], setup: _Setup) -> None:
     """Ask what has not been asked yet, batch by batch, each under all methods that lack some of it."""
     process = setup.process
@@ -412,11 +386,11 @@ def _run(net: Any, processor: Any, family: Family, todo: list[RunFiles], setup: 
         return [place for place in todo if any(sample.row not in done[place] for sample in batch)]
 
     mine = [batch for batch in setup.batches if lacking(batch)][process.index :: process.count]
-    progress = _Progress(len(todo) * len(setup.samples), setup.say)
+    progress = Progress(len(todo) * len(setup.samples), setup.say)
     progress.skip(progress.total - sum(len(batch) * len(lacking(batch)) for batch in mine))
     process.wait()  # all have read the journals before any goes on writing
     with contextlib.ExitStack() as stack:
-        journals = {place: Journal(place.partial(process.index), setup.named(place)) for place in todo}
+        journals = {place: Journal(place.partial(process.index), setup.asked(place)) for place in todo}
         for journal in journals.values():
             stack.callback(journal.close)
         for batch in mine:
@@ -429,7 +403,7 @@ def _run(net: Any, processor: Any, family: Family, todo: list[RunFiles], setup: 
 
 def _records(place: RunFiles, setup: _Setup) -> list[Record]:
     """What all processes have done of a run, in the order of the data."""
-    found = [r for file in place.partials() for r in read_journal(file, setup.named(place))]
+    found = [r for file in place.partials() for r in read_journal(file, setup.asked(place))]
     return sorted(found, key=lambda record: record["row"])
 
 
