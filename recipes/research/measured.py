@@ -12,7 +12,7 @@ from fewhertz.evaluation.metrics import METRICS, paired
 
 from .grids import at
 from .packed import Packed, Stored
-from .tables import Gain, table
+from .tables import Gain
 from .tasks import DRAWS, MAIN, MODEL, RECOVERY, Asked
 
 
@@ -90,6 +90,10 @@ class Measured:
         """`gain`, where both have been measured."""
         return self.gain(task, one, other) if self.there(task, one, other) else None
 
+    def gains(self, tasks: Sequence[Asked], keeps: Sequence[str], one: str, other: str) -> list[Gain]:
+        """`gain` of one method over another, tasks × keeps."""
+        return [self.gain(task, at(one, keep), at(other, keep)) for task in tasks for keep in keeps]
+
     def spent(self, task: Asked, one: str | With, other: str | With) -> str:
         """Rate of a run and its gain over another; a dash where one is missing."""
         if not self.there(task, one, other):
@@ -106,12 +110,3 @@ class Measured:
         """What a plot is made of, by label of the task and name of the model."""
         found = self.packed.groups(parts, self.model, [task.label for task in tasks])
         return {(group.task, group.model): group for group in found}
-
-
-def versus(
-    measured: Measured, tasks: Sequence[Asked], keeps: Sequence[str], one: str, other: str
-) -> tuple[str, list[Gain]]:
-    """A table of how much better one method is than another, tasks × keeps, and all of its gains."""
-    gains = {(task, keep): measured.gain(task, at(one, keep), at(other, keep)) for task in tasks for keep in keeps}
-    rows = [[f"{task.name} ({task.unit})", *(gains[task, keep] for keep in keeps)] for task in tasks]
-    return table(["gain", *keeps], rows), list(gains.values())

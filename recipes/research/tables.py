@@ -20,21 +20,24 @@ class Gain:
         """1: better, −1: worse, 0: the interval holds 0."""
         return int(self.low > 0) - int(self.high < 0)
 
-    def __str__(self) -> str:
-        mark = {1: " ✓", -1: " ✗", 0: ""}[self.sign]
+    @property
+    def plain(self) -> str:
+        """Without a mark."""
         digits = 2 if max(abs(self.low), abs(self.high)) < 2 else 1
-        return f"{signed(self.value, self.low, self.high, digits)}{mark}"
+        return signed(self.value, self.low, self.high, digits)
+
+    def __str__(self) -> str:
+        return self.plain + {1: " ✓", -1: " ✗", 0: ""}[self.sign]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A section of docs/research/claims.md and its row in the table at its head."""
+    """A row of docs/research/claims.md."""
 
     title: str
-    source: str
-    short: str  # what was measured, in a few words
+    source: str  # who claims it or asks it
+    did: str  # what was measured
     verdict: str
-    body: str
 
 
 def signed(value: float, low: float, high: float, digits: int) -> str:
@@ -47,6 +50,11 @@ def signed(value: float, low: float, high: float, digits: int) -> str:
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def arxiv(number: str) -> str:
+    """A link to a paper."""
+    return f"[{number}](https://arxiv.org/abs/{number})"
 
 
 def counts(gains: Sequence[Gain]) -> str:
@@ -72,7 +80,7 @@ def verdict(gains: Sequence[Gain]) -> str:
     if signs == {0}:
         return "**inconclusive**"
     if 2 * sum(not gain.sign for gain in gains) > len(gains):
-        return "**inconclusive** in most comparisons"
+        return "mostly **inconclusive**"
     if 1 not in signs:
         return "**does not hold**"
     return "**holds in part**" if -1 not in signs else "**mixed**"

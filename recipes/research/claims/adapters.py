@@ -1,14 +1,18 @@
-"""What the claims on adapters share: names of runs with one, and how word error rates are shown."""
+"""What the claims share: names of runs with an adapter, and how gains and word error rates are shown."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from fewhertz.evaluation.results import BASELINE
 
 from ..grids.recovery import CONTROL, THIRD, Trial
 from ..measured import Measured, With
-from ..tables import Gain, at_most, signed
+from ..tables import Gain, arxiv, signed
 from ..tasks import SPEECH
 
+OURS = "ours"
+AVERAGING, MERGING, PRUNING = (arxiv(number) for number in ("2511.20973", "2605.25179", "2511.14293"))
 CONTROLLED, ADAPTED = With(CONTROL.name, BASELINE), With("pool-3", THIRD)
 
 
@@ -17,14 +21,24 @@ def adapted(trial: Trial, spec: str | None = None) -> With:
     return With(trial.name, spec or trial.method)
 
 
+def over(measured: Measured, one: str | With, other: str | With) -> list[Gain]:
+    """Gains on word strings and sentences."""
+    return [measured.gain(task, one, other) for task in SPEECH]
+
+
+def shown(gains: Iterable[Gain]) -> str:
+    """Gains without their marks."""
+    return "; ".join(gain.plain for gain in gains)
+
+
+def both(measured: Measured, one: str | With, other: str | With) -> str:
+    """Gains on word strings and sentences, in words."""
+    return shown(over(measured, one, other))
+
+
 def points(gain: Gain) -> str:
     """How many points of WER more, with the interval."""
     return signed(-gain.value, -gain.high, -gain.low, 1)
-
-
-def within(gain: Gain, limit: float) -> str:
-    """Whether a loss is at most so much."""
-    return at_most(-gain.high, -gain.low, limit)
 
 
 def wer(measured: Measured, spec: str | With) -> str:

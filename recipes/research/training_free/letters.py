@@ -19,7 +19,7 @@ from fewhertz.evaluation.results import BASELINE
 
 from ..grids import at
 from ..measured import Measured
-from ..tables import signed, table
+from ..tables import signed
 from ..tasks import DRAWS, SPEECH, Asked
 
 EDGES = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, np.inf)
@@ -44,7 +44,7 @@ def pooled(measured: Measured, task: Asked, method: str) -> tuple[np.ndarray, np
     return np.array(load), np.concatenate(stats), np.tile(base, (len(runs), 1)), groups * len(runs)
 
 
-@functools.cache  # the table and the picture ask for the same
+@functools.cache
 def lost(
     measured: Measured, task: Asked, method: str, low: float, high: float
 ) -> tuple[float, float, float, float] | None:
@@ -62,38 +62,19 @@ def bins() -> list[tuple[float, float]]:
     return list(itertools.pairwise(EDGES))
 
 
-def there(measured: Measured) -> bool:
-    """Whether a model has what a table of it needs."""
-    first = [at(method, keep) for method in DRAWN for keep in KEEPS[:2]]
-    return all(measured.there(task, BASELINE, *first) for task in SPEECH)
+def section(measured: Measured) -> str:
+    """What is lost where a token carries few letters, and many."""
 
+    def loses(task: Asked, low: float, high: float) -> str:
+        found = lost(measured, task, DRAWN[0], low, high)
+        return f"{signed(*found[:3], 1)} ({task.name})" if found else "–"
 
-def rows(measured: Measured) -> str:
-    """The table of a model."""
-    lines = []
-    for low, high in bins():
-        shown = []
-        for method in DRAWN:
-            for task in SPEECH:
-                one = lost(measured, task, method, low, high)
-                shown.append(signed(one[0], one[1], one[2], 1) if one else "–")
-        if set(shown) != {"–"}:
-            lines.append([f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and more", *shown])
-    heads = [f"`{method}`, {task.name}" for method in DRAWN for task in SPEECH]
-    return table([f"`{measured.model}`, letters a token", *heads], lines)
-
-
-def section(models: list[Measured]) -> str:
-    """A section in Markdown, of the models that have been measured."""
-    found = [rows(measured) for measured in models if there(measured)]
-    if not found:
-        return "Not run yet."
+    strings, sentences = SPEECH
     return (
-        "Word strings are spoken slowly and sentences fast, so that the same keep asks more of a token in sentences. "
-        "Sorted by the letters of the reference over the audio tokens that are left, silence included, all keeps that "
-        "were run together: points of WER lost against all tokens on the same samples, [95 % interval], where there "
-        f"are at least {LEAST} samples. This was looked for on these lists, to understand the targets that are missed: "
-        "nothing was chosen by it.\n\n" + "\n\n".join(found)
+        f"Sentences are spoken faster than word strings. Points of WER lost by `{DRAWN[0]}`, by the letters of the "
+        f"reference for each token left: 0.5 to 0.75 {loses(strings, 0.5, 0.75)}; 1 to 1.25 "
+        f"{loses(strings, 1, 1.25)}, {loses(sentences, 1, 1.25)}. Looked for on these "
+        "lists."
     )
 
 

@@ -1,4 +1,4 @@
-"""All scores, a table a task, and the picture of some."""
+"""Scores of the main methods, and the picture of some."""
 
 from __future__ import annotations
 
@@ -7,36 +7,30 @@ from pathlib import Path
 
 from fewhertz import palette
 from fewhertz.evaluation import curves
-from fewhertz.evaluation.metrics import METRICS
-from fewhertz.evaluation.results import BASELINE
 
-from ..grids import AS_PUBLISHED, BOTH, CORRECTIONS
-from ..grids.training_free import KEEPS, METHODS, OURS_BEST, run_of, spec
+from ..grids import AS_PUBLISHED, BOTH
+from ..grids.training_free import KEEPS, OURS_BEST, run_of, spec
 from ..measured import Measured
-from ..tables import folded, table
+from ..tables import table
 from ..tasks import MAIN, MODEL, TASKS
 
+MIDDLE = "1/2"
+SHOWN = ("pool", "a-tome", "segmentwise", OURS_BEST)
 DRAWN = (OURS_BEST, "pool", "ltbm", "segmentwise")
 
 
 def section(measured: Measured) -> str:
-    """A section in Markdown."""
-    parts = [
-        "Each run: as published / `+time` / `+sizes` / `+time+sizes`. Intervals of every score and its paired "
-        "difference to all tokens: `results/summary.jsonl`."
-    ]
-    for task in TASKS:
-        rows = [
-            [
-                f"`{method}`",
-                *(" / ".join(measured.number(task, run_of(method, one, k)) for one in CORRECTIONS) for k in KEEPS),
-            ]
-            for method in METHODS
+    """The main methods, as published and with corrections."""
+    rows = [
+        [f"`{method}`"]
+        + [
+            " → ".join(measured.number(task, run_of(method, one, MIDDLE)) for one in (AS_PUBLISHED, BOTH))
+            for task in TASKS
         ]
-        better = "higher" if METRICS[task.metric].higher_is_better else "lower"
-        title = f"{task.name}: {task.unit}, {better} is better; all tokens {measured.number(task, BASELINE)}"
-        parts.append(folded(title, table(["", *KEEPS], rows)))
-    return "\n\n".join(parts)
+        for method in SHOWN
+    ]
+    heads = [f"keep={MIDDLE}", *(f"{task.name}, {task.unit.split(',')[0]}" for task in TASKS)]
+    return table(heads, rows)
 
 
 def draw(measured: Measured, file: Path) -> Path:

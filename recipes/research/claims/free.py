@@ -1,0 +1,190 @@
+"""The claims without training: averaging, how errors rise, segmentation, where and what to merge, dropping, speed."""
+
+from __future__ import annotations
+
+import json
+
+from fewhertz.evaluation.results import BASELINE
+
+from ..grids import BOTH, at
+from ..grids.claims import (
+    CORRECTED,
+    ENCODER_KEEPS,
+    FACTORS,
+    FEW,
+    SCORED,
+    SEGMENTS,
+    SHARES,
+    SITES,
+    UNSEG_HZ,
+    segments,
+)
+from ..grids.recovery import DIVISORS, named
+from ..measured import Measured
+from ..tables import Claim, Gain, at_most, counts, verdict
+from ..tasks import ANSWERS, RESULTS, SOUNDS, SPEECH, SPOKEN, TASKS
+from .adapters import AVERAGING, MERGING, OURS, PRUNING, adapted, both, over, shown
+
+
+def averaging(measured: Measured) -> Claim:
+    free = measured.gains(SPOKEN, FACTORS, "pool", "stride")
+    trained = [
+        gain
+        for k in DIVISORS
+        for gain in over(measured, adapted(named(f"pool-{k}")), adapted(named(f"stride-{k}")))
+    ]  # fmt: skip
+    return Claim(
+        "Averaging beats sampling from 1/2 to 1/6",
+        AVERAGING,
+        f"`pool` over `stride`, speech: {counts(free)}, at 1/2 "
+        f"{both(measured, at('pool', '1/2'), at('stride', '1/2'))}; after LoRA {counts(trained)}",
+        f"{verdict(free)}; after LoRA {verdict(trained)}",
+    )
+
+
+def degradation(measured: Measured) -> Claim:
+    ratio, lows = {}, {}
+    for method in ("pool", f"pool{BOTH}"):
+        ratios = []
+        for task in SPEECH:
+            base = measured.value(task, BASELINE)
+            value, low, high = (end / base for end in measured.score(task, at(method, "1/6")))
+            ratios.append(f"{value:.1f} [{low:.1f}, {high:.1f}]")
+            lows[method, task] = low
+        ratio[method] = "; ".join(ratios)
+    beyond = all(lows["pool", task] > 2 for task in SPEECH)
+    return Claim(
+        "Errors rise slowly to a knee; a sixth of the tokens doubles the WER",
+        AVERAGING,
+        f"WER at 1/6 over WER at 1, `pool`: {ratio['pool']}; with corrections {ratio[f'pool{BOTH}']}; the paper's "
+        "is after LoRA: claim 11",
+        "**does not hold**: more" if beyond else "**holds in part**",
+    )
+
+
+def segmentation(measured: Measured) -> Claim:
+    gains: dict[str, list[Gain]] = {"pool": [], "segment": []}
+    for spec, rates in UNSEG_HZ.items():
+        for other, several in gains.items():
+            several += [measured.gain(task, spec, f"{other}@{rates[task]:g}Hz") for task in TASKS]
+    strings, sentences, *_ = gains["pool"]
+    return Claim(
+        "Unsupervised segmentation beats uniform pooling at the same rate",
+        AVERAGING,
+        f"`unseg` over `pool`: {counts(gains['pool'])}; {shown((strings, sentences))}; over `segment`: "
+        f"{counts(gains['segment'])}",
+        verdict(gains["pool"]),
+    )
+
+
+def local(measured: Measured) -> Claim:
+    captions = measured.gains([SOUNDS], FACTORS, "ltbm", "global-merge")
+    answers = measured.gains([ANSWERS], FACTORS, "global-merge", "ltbm")
+    return Claim(
+        "Captions prefer local merging, multiple choice global",
+        MERGING,
+        f"captions, `ltbm` over `global-merge`: {counts(captions)}, at 1/2 {captions[0].plain}; answers, the reverse: "
+        f"{counts(answers)}, at 1/2 {answers[0].plain}",
+        verdict([*captions, *answers]),
+    )
+
+
+def segmentwise(measured: Measured) -> Claim:
+    over = {other: measured.gains(TASKS, SHARES, "segmentwise", other) for other in SCORED[1:]}
+    first = measured.gain(ANSWERS, at("segmentwise", "1/4"), at(SCORED[1], "1/4"))
+    return Claim(
+        "Segmentwise selection beats top-k, VisionZip, random and bottom-k",
+        PRUNING,
+        "; ".join(f"over `{other}` {counts(gains)}" for other, gains in over.items())
+        + f". Answers at 1/4 over `{SCORED[1]}`: {first.plain}",
+        "; ".join(f"{', '.join(f'`{one}`' for one in some)}: {what}" for what, some in _alike(over).items()),
+    )
+
+
+def _alike(over: dict[str, list[Gain]]) -> dict[str, list[str]]:
+    """Methods by the verdict on them."""
+    found: dict[str, list[str]] = {}
+    for other, gains in over.items():
+        found.setdefault(verdict(gains).removeprefix("mostly "), []).append(other)
+    return found
+
+
+def bounded(measured: Measured) -> Claim:
+    found, verdicts = [], []
+    for task, limit in ((SOUNDS, 2), (ANSWERS, 4)):
+        losses = []
+        for method in ("segmentwise", f"ward{BOTH}"):
+            gain = measured.gain(task, at(method, "1/4"), BASELINE)
+            loss, low, high = (-100 * x / measured.value(task, BASELINE) for x in (gain.value, gain.high, gain.low))
+            losses.append(f"`{method}` {loss:.1f} [{low:.1f}, {high:.1f}]")
+            if method == "segmentwise":
+                verdicts.append(at_most(low, high, limit))
+        found.append(f"{task.name} {', '.join(losses)}")
+    return Claim(
+        "A quarter of the tokens costs at most 2 % of CIDEr and 4 % of accuracy",
+        PRUNING,
+        f"% lost: {'; '.join(found)}",
+        " / ".join(f"**{one}**" for one in dict.fromkeys(verdicts)),
+    )
+
+
+def many_segments(measured: Measured) -> Claim:
+    others = [s for s in SEGMENTS if s != 10]
+    gains = [
+        measured.gain(task, at("segmentwise", "1/4"), at(segments(s), "1/4")) for task in (SOUNDS, ANSWERS, *SPOKEN)
+        for s in others
+    ]  # fmt: skip
+    return Claim(
+        "Ten segments are a good choice among 2 to 15",
+        PRUNING,
+        f"ten over {', '.join(map(str, others))}, at 1/4: {counts(gains)}; answers, over {others[-1]}: "
+        f"{measured.gain(ANSWERS, at('segmentwise', '1/4'), at(segments(others[-1]), '1/4')).plain}",
+        verdict(gains) if any(gain.sign < 0 for gain in gains) else "**holds**: none is better",
+    )
+
+
+def sites(measured: Measured) -> Claim:
+    gains = [
+        gain
+        for method in SITES
+        for gain in measured.gains(TASKS, ENCODER_KEEPS, f"{method}(site=encoder)", method)
+    ]  # fmt: skip
+    return Claim(
+        "Merging before the projector is better than after it",
+        "left open",
+        f"`pool` (the same: the projector is linear), `segment`, `ltbm`: {counts(gains)}; `segment` at 1/2 "
+        f"{both(measured, at('segment(site=encoder)', '1/2'), at('segment', '1/2'))}",
+        verdict(gains),
+    )
+
+
+def speed(_: Measured) -> Claim:
+    bench = json.loads((RESULTS / "bench" / "prefill.json").read_text("utf-8"))
+    paper = bench["paper"]
+    here = paper["measured_speedup_here"]["1 × 30 s, batch 1, pool@keep=1/2"]
+    limit = paper["limit_at_any_length"]
+    return Claim(
+        "Half the tokens make prefill 4.7 times faster",
+        PRUNING,
+        f"7B, 30 s: operations predict {paper['predicted_speedup_30s']:.2f}, at any length at most {limit:.0f}; layers "
+        f"of its shapes on a CPU: {here:.2f}",
+        "**does not hold** by fewer operations" if paper["reported_speedup"] > limit else "possible",
+    )
+
+
+def corrections(measured: Measured) -> Claim:
+    every: list[Gain] = []
+    for name in CORRECTED:
+        bare = name.removesuffix(BOTH)
+        keeps = ("1/2", "1/4") if bare in SCORED else FEW  # at which it was run as published too
+        every += measured.gains(TASKS, keeps, name, bare)
+    return Claim(
+        "Corrections give back what merging seemed to cost",
+        OURS,
+        f"five methods, with `{BOTH}` over as published: {counts(every)}; `ward` at 1/3 "
+        f"{both(measured, at(f'ward{BOTH}', '1/3'), at('ward', '1/3'))}",
+        verdict(every),
+    )
+
+
+FREE = (averaging, degradation, segmentation, local, segmentwise, bounded, many_segments, sites, speed, corrections)
