@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.pocket import config, corpus, manifests, speech
+from recipes.pocket import config, corpus, manifests, prepare, speech
 
 TEXTS = ("The coffee is too hot.", "I lost my red hat. Can you see it?", "He reads old books.")
 VOICES = ("espeak:en-us", "espeak:en-us+f2", "espeak:fr+m3")
@@ -58,15 +58,20 @@ def test_other_audio_than_the_lists_is_said(
     for row in rows:
         row["sha256"] = corpus.sha256(speech.synthesise(**row["say"]))  # as this machine's espeak-ng says it
     monkeypatch.setattr(manifests, "SPLITS", tmp_path)
+    monkeypatch.setattr(prepare, "SPLITS", tmp_path)
+    (tmp_path / "cache").mkdir()
     corpus.write_jsonl(tmp_path / "own-dev.jsonl", rows)
-    manifests.write("own-dev", config.DATA, tmp_path)
+    manifests.write("own-dev", config.DATA, tmp_path / "out")
     assert capsys.readouterr().err == ""
+    assert "not what" not in prepare.list_part(tmp_path / "cache" / "own-dev", config.DATA, few=False)
     rows[1]["sha256"] = "0" * 16
     corpus.write_jsonl(tmp_path / "own-dev.jsonl", rows)
-    manifests.write("own-dev", config.DATA, tmp_path)
+    manifests.write("own-dev", config.DATA, tmp_path / "out")
     said = capsys.readouterr().err
     assert "own-dev: the audio of 1 of 3 items is not what the list was made of (1 of espeak)" in said
     assert speech.version() in said
+    for line in said.splitlines():
+        assert line in prepare.list_part(tmp_path / "cache" / "own-dev", config.DATA, few=False)
 
 
 def test_the_lists_sha256_are_of_stateless_speech() -> None:
