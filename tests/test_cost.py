@@ -187,7 +187,13 @@ def test_most_windows_of_a_prompt_fit_and_one_more_does_not(checkpoint: object, 
         return recording_cost(checkpoint, processor, checkpoint.fit(spec), 9.0, [4.0] * count, **limits)
 
     binding = {}
-    for spec in ("pool@keep=1/2", "pool@keep=1/10+time", "pool@keep=1/50+time(fit)", "pool@keep=1"):
+    for spec in (
+        "pool@keep=1/2",
+        "pool@keep=1/10+time",
+        "pool@keep=1/50+time(fit)",
+        "pool@keep=1",
+        "pool(site=llm.2)@keep=1/2",
+    ):
         (plain, _), (most, binds) = whole(1, spec).most
         binding[spec] = binds
         assert plain == whole(1, "pool@keep=1").most[1][0]
@@ -195,5 +201,6 @@ def test_most_windows_of_a_prompt_fit_and_one_more_does_not(checkpoint: object, 
             one = whole(count, spec).one_prompt
             fits = one.context[1] <= 600 and one.positions[1] <= 1500 and one.kv[1] <= 4_000_000
             assert fits is (count == most), (spec, count)
+    assert whole(1, "pool(site=llm.2)@keep=1/2").most[1] == (plain, "tokens")  # the first layers read them all
     assert binding["pool@keep=1/10+time"] == "positions" and binding["pool@keep=1/2"] == "tokens"
     assert whole(3, "unseg").after is None and whole(3, "unseg").most[1] == (None, None)

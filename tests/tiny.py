@@ -85,10 +85,10 @@ def _made(name: str, config: Callable[[Any], Any], seed: int = 0) -> Any:
     return model.to(DEVICE)
 
 
-def _qwen2_audio() -> Any:
+def qwen2_audio(layers: int = 2) -> Any:
     audio = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
     audio |= {"model_type": "qwen2_audio_encoder", "num_mel_bins": MELS}
-    text = TEXT | {"model_type": "qwen2"}
+    text = TEXT | {"model_type": "qwen2", "num_hidden_layers": layers}
     return _made(
         "Qwen2AudioForConditionalGeneration",
         lambda config: config(audio_config=audio, text_config=text, audio_token_index=AUDIO),
@@ -241,7 +241,7 @@ def _by_chunks(mel: int) -> int:
 
 
 TINY = {
-    "qwen2-audio": Tiny(_qwen2_audio, "feature_attention_mask", WINDOW, _halved_twice, longest=WINDOW),
+    "qwen2-audio": Tiny(qwen2_audio, "feature_attention_mask", WINDOW, _halved_twice, longest=WINDOW),
     "audio-flamingo-3": Tiny(
         lambda: _flamingo("AudioFlamingo3ForConditionalGeneration"), "input_features_mask", WINDOW, _halved_twice
     ),

@@ -12,7 +12,7 @@ import torch
 from fewhertz import audio
 from fewhertz.audio import AudioError
 from fewhertz.checkpoint import Checkpoint, dtype_of, meta
-from fewhertz.cost import kv_bytes, prefill_flops
+from fewhertz.cost import kv_bytes, prefill_flops, reads
 from fewhertz.method import parse
 from fewhertz.tasks.base import Sample
 
@@ -109,8 +109,7 @@ def estimate(
             method = checkpoint.fit("none" if spec == "keep=1" else spec)
             n = max(1, round(rate * length))
             short = method.num_tokens(n) if method.fixed_budget else n  # at most: variable lengths are not known
-            layer = parse(method).llm_layer or 0
-            prefill += prefill_flops(text, AROUND + n, AROUND + short, layer)
+            prefill += prefill_flops(text, AROUND + n, reads(parse(method), AROUND, [n], short))
     scale = len(samples) / len(seconds)
     operations = (encoder + prefill) * scale
     steps = sum(answers) * scale * len(specs) / batch_size

@@ -172,8 +172,8 @@ def saved() -> str:
         rows.append(
             [
                 f"{k} of {LARGE}",
-                f"{prefill_flops(text, whole, short, k) / flops:.2f}",
-                f"{kv_bytes(text, whole, torch.bfloat16, short, k) / held:.2f}",
+                f"{prefill_flops(text, whole, [(k, short)]) / flops:.2f}",
+                f"{kv_bytes(text, whole, torch.bfloat16, [(k, short)]) / held:.2f}",
             ]
         )
     return (

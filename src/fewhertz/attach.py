@@ -184,10 +184,11 @@ class Attached:
             kwargs = {**bound.arguments, **kwargs}
         layout = recall(cache_in(kwargs))
         call = kwargs
+        outer = layout.outer if isinstance(layout, Inside) else layout
         if self._carries_audio(kwargs):
             call, layout = self._prepare(kwargs, generating=False)
-        elif isinstance(layout, PromptLayout):
-            call = self._go_on(kwargs, layout)
+        elif outer is not None:
+            call = self._go_on(kwargs, outer)
         if layout is None:
             return original(**call)
         labels = call.pop("labels", None) if isinstance(layout, Inside) else None
@@ -297,15 +298,13 @@ class Attached:
 
         placeholder = self.family.placeholder(self.model.config)
         inside = None
-        if method.llm_layer is not None and method.keep != 1:
-            inside = Inside(method.llm_layer, steps)
-            steps = replace(steps, compress=inside.keep_all)
+        if method.llm_layers and method.keep != 1:
+            inside = Inside(method.site, method.llm_layers, steps)
+            steps = replace(steps, compress=inside.first)
         tokens, clips, report = self._compressed(steps, audio, ids, ids == placeholder)
         if inside is not None:
             positions = self.family.positions(self.model, call, report.before)
-            trim = inside.expect(call, positions, reach_of(method, self.model.config))
-            if labels is not None:
-                call["labels"] = trim.apply(labels, IGNORE)
+            last = inside.expect(call, positions, reach_of(method, self.model.config))
 
         layout = None
         dropped = torch.zeros_like(ids, dtype=torch.bool)
@@ -336,7 +335,12 @@ class Attached:
             # with M-RoPE the model itself would go on from its last prompt, which may be another thread's.
             at = self.family.positions(self.model, call, counts) if generating else call.get("position_ids")
             layout = replace(layout, positions=at)
-        return call, layout if inside is None else inside
+        if inside is None:
+            return call, layout
+        if labels is not None:
+            call["labels"] = last.apply(labels, IGNORE)
+        inside.outer = layout
+        return call, inside
 
     def _holds_padding(self, ids: Tensor) -> bool:
         pad = self.model.generation_config.pad_token_id
@@ -368,7 +372,7 @@ class Attached:
             ValueError: where the audio gives no token.
             NotImplementedError: where the method acts inside the LLM.
         """
-        if self.method.llm_layer is not None:
+        if self.method.llm_layers:
             raise NotImplementedError(f"at site={self.method.site} the LLM itself forms the tokens: use site=llm")
         tokens, clips, _ = self._compressed(current(self.steps, self.model), audio, ids, placeholders)
         return tokens, clips
@@ -387,7 +391,7 @@ class Attached:
             raise ValueError("the audio is too short for a single audio token: nothing to compress")
         tokens, plans = steps.compress(call, windows, clips)
         before, after = [clip.n for clip in clips], [len(one) for one in tokens]
-        if method.llm_layer is not None:
+        if method.llm_layers:
             after = [method.num_tokens(n) for n in before]
         report = self.last = Report(before, after, plans, method.positions, method.sizes, spared)
         log.info("audio tokens %d → %d (%s)", sum(before), sum(after), method.spec)

@@ -13,7 +13,7 @@ import torch
 
 import fewhertz
 from fewhertz.checkpoint import locate
-from fewhertz.cost import kv_bytes, prefill_flops
+from fewhertz.cost import Reads, kv_bytes, prefill_flops, reads
 from fewhertz.loading import load_learned
 from fewhertz.method import NONE, parse
 from fewhertz.once import encode_once
@@ -115,7 +115,7 @@ class Heard:
     def _lane(self, spec: str, max_new_tokens: int | None) -> Lane:
         model, ids, text = self.model, self.inputs["input_ids"], None
         with fewhertz.compress(model, spec) as handle:
-            if max_new_tokens is None and handle.method.llm_layer is None:
+            if max_new_tokens is None and not handle.method.llm_layers:
                 audio = {name: self.inputs[name] for name in handle.family.audio_inputs}
                 handle.audio_tokens(audio, ids, ids == handle.family.placeholder(model.config))
             else:
@@ -126,7 +126,7 @@ class Heard:
                 )
                 text = None if max_new_tokens is None else reply.text
             last = handle.last
-        before, after = sum(last.before), sum(last.after)
+        before, after, whole = sum(last.before), sum(last.after), ids.numel()
         name = spec.strip() if spec.strip() == NONE else handle.asked.spec
         return Lane(
             name,
@@ -134,7 +134,7 @@ class Heard:
             after,
             last.plans[0],
             text,
-            *_cost(model, ids.numel(), ids.numel() - before + after, handle.method.llm_layer or 0),
+            *_cost(model, whole, reads(handle.method, whole - before, last.before, after)),
         )
 
 
@@ -178,9 +178,9 @@ def with_all_tokens(methods: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([NONE, *(spec.strip() for spec in methods)]))
 
 
-def _cost(model: Any, whole: int, short: int, layer: int) -> tuple[int | None, int | None]:
+def _cost(model: Any, whole: int, later: Reads) -> tuple[int | None, int | None]:
     text = model.config.get_text_config()
     try:
-        return kv_bytes(text, whole, model.dtype, short, layer), prefill_flops(text, whole, short, layer)
+        return kv_bytes(text, whole, model.dtype, later), prefill_flops(text, whole, later)
     except NotImplementedError:  # attention of other kinds is not counted
         return None, None

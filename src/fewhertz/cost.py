@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from fewhertz.corrections import reach_of
 from fewhertz.families.base import Config
 from fewhertz.method import Method
 
+Reads: TypeAlias = Sequence[tuple[int, int]]  # from which of the LLM's layers on how many tokens are read, in order
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -33,7 +35,7 @@ class Cost:
         kv: bytes of the KV cache after prefill, without and with the method.
         positions: how far positions go in the prompt, without and with the method: its tokens, or under `+time` as far
             as without the method, under `+time(fit)` as far as fits; `None` where that is variable.
-        layer: the LLM's layer before which the method acts; 0: before the LLM. The layers below read all tokens.
+        read: audio tokens that the LLM's first layer reads with the method: `after`, but inside the LLM.
         scale: what `+time(fit)` multiplies distances within the audio by; 1 where all fits and under other methods,
             `None` where that is variable.
     """
@@ -46,7 +48,7 @@ class Cost:
     kv: tuple[int, int | None]
     positions: tuple[int, int | None]
     scale: float | None
-    layer: int = 0
+    read: int | None
 
     @property
     def rate(self) -> tuple[float, float | None]:
@@ -56,8 +58,7 @@ class Cost:
     @property
     def context(self) -> tuple[int, int | None]:
         """Tokens of the whole prompt, without and with the method."""
-        after = self.before if self.layer else self.after
-        return self.prompt + self.before, None if after is None else self.prompt + after
+        return self.prompt + self.before, None if self.read is None else self.prompt + self.read
 
     def fits(self, tokens: int | None, positions: int | None) -> list[tuple[bool | None, str | None]]:
         """Whether the prompt fits, and if not what binds, `"tokens"` or `"positions"`; without and with the method.
@@ -88,7 +89,27 @@ def _shape(text: Config) -> tuple[int, int, int, int]:
     return text.num_hidden_layers, heads, getattr(text, "num_key_value_heads", None) or heads, head_dim
 
 
-def prefill_flops(text: Config, n: int, later: int | None = None, layer: int = 0) -> int:
+def reads(method: Method | None, around: int, clips: list[int], after: int) -> Reads:
+    """What the LLM's layers read of a prompt with clips of so many audio tokens.
+
+    Args:
+        method: bound to the model's rate; `None`: without one.
+        around: tokens around the audio.
+        clips: audio tokens of each clip, without the method.
+        after: of all of them, with it.
+    """
+    if method is None or not method.llm_layers:
+        return [(0, around + after)]
+    counts = zip(*map(method.counts_inside, clips), strict=True)
+    return [(k, around + sum(some)) for k, some in zip(method.llm_layers, counts, strict=True)]
+
+
+def _each(layers: int, n: int, later: Reads) -> list[int]:
+    """Tokens that each layer reads."""
+    return [next((m for k, m in reversed(later) if k <= i), n) for i in range(layers)]
+
+
+def prefill_flops(text: Config, n: int, later: Reads = ()) -> int:
     """Floating-point operations in which an LLM reads a prompt of `n` tokens; a multiply and an add are two.
 
     Matrix products only: projections, attention as a causal kernel does it (half the square), a gated MLP or the active
@@ -97,16 +118,14 @@ def prefill_flops(text: Config, n: int, later: int | None = None, layer: int = 0
     Args:
         text: the LLM's configuration (`config.get_text_config()`).
         n: tokens of the prompt.
-        later: tokens that the layers from `layer` on read; `None`: all.
-        layer: of a site `llm.k`.
+        later: what layers read otherwise (`reads`).
     """
     layers, heads, kv_heads, head_dim = _shape(text)
     width = text.hidden_size
     attention = 2 * width * head_dim * (heads + kv_heads)  # weights of q and o, k and v
     experts = getattr(text, "num_experts", None)
     total = 0
-    for i in range(layers):
-        m = n if later is None or i < layer else later
+    for i, m in enumerate(_each(layers, n, later)):
         step = getattr(text, "decoder_sparse_step", 1)
         sparse = experts and i not in (getattr(text, "mlp_only_layers", None) or ()) and (i + 1) % step == 0
         if sparse:
@@ -117,11 +136,10 @@ def prefill_flops(text: Config, n: int, later: int | None = None, layer: int = 0
     return total + 2 * width * text.vocab_size
 
 
-def kv_bytes(text: Config, n: int, dtype: torch.dtype, later: int | None = None, layer: int = 0) -> int:
-    """Bytes of the keys and values of `n` tokens, or of `later` in the layers from `layer` on."""
+def kv_bytes(text: Config, n: int, dtype: torch.dtype, later: Reads = ()) -> int:
+    """Bytes of the keys and values of `n` tokens, where layers don't read others (`later`, as `reads` has them)."""
     layers, _, kv_heads, head_dim = _shape(text)
-    tokens = layers * n if later is None else layer * n + (layers - layer) * later
-    return 2 * tokens * kv_heads * head_dim * dtype.itemsize
+    return 2 * sum(_each(layers, n, later)) * kv_heads * head_dim * dtype.itemsize
 
 
 def weight_bytes(checkpoint: Checkpoint) -> int:
@@ -183,10 +201,11 @@ def _cost(checkpoint: Checkpoint, method: Method | None, seconds: float, around:
     long = around + before
     far: int | None = long
     short = None if after is None else around + after
+    later = None if after is None else reads(method, around, clips, after)
+    read = None if later is None else before if later[0][0] else later[0][1] - around
     reach = None if method is None else reach_of(method, checkpoint.config)
-    layer = 0 if method is None else method.llm_layer or 0
-    if method is None or (method.positions != "time" and not layer):
-        far = short
+    if method is None or method.positions != "time":
+        far = None if read is None else around + read
     elif reach is not None and long > reach:  # packed tokens may reach further: they are drawn together no more
         far = None if short is None else max(short, reach)
     scale = 1.0 if reach is None else None if far is None else 1 - (long - far) / max(1, before - len(clips))
@@ -195,11 +214,11 @@ def _cost(checkpoint: Checkpoint, method: Method | None, seconds: float, around:
         around,
         before,
         after,
-        (prefill_flops(text, long), None if short is None else prefill_flops(text, long, short, layer)),
-        (kv_bytes(text, long, dtype), None if short is None else kv_bytes(text, long, dtype, short, layer)),
+        (prefill_flops(text, long), None if later is None else prefill_flops(text, long, later)),
+        (kv_bytes(text, long, dtype), None if later is None else kv_bytes(text, long, dtype, later)),
         (long, far),
         scale,
-        layer,
+        read,
     )
 
 
@@ -224,9 +243,9 @@ def _several(checkpoint: Checkpoint, processor: Any) -> Callable[[int], int] | N
         return None
 
 
-def _most(around: Callable[[int], int], each: int, limit: int) -> int:
+def _most(around: Callable[[int], int], each: float, limit: int) -> int:
     """Clips of so many tokens that a prompt of at most `limit` holds."""
-    return max(0, bisect(range(limit), limit, key=lambda clips: around(clips) + clips * each) - 1)
+    return max(0, bisect(range(limit), limit, key=lambda clips: around(clips) + math.ceil(clips * each)) - 1)
 
 
 @dataclass(frozen=True)
@@ -305,14 +324,15 @@ def recording_cost(
     room = None if memory is None else max(0, memory) // kv_bytes(text, 1, dtype)
     reach = None if method is None else reach_of(method, checkpoint.config)
     most: list[tuple[int | None, str | None]] = []
-    for compressed, count in enumerate((longest.before, longest.after)):
-        if count is None or several is None:
+    for compressed, (count, held) in enumerate(zip((longest.before, longest.read), longest.kv, strict=True)):
+        if count is None or held is None or several is None:
             most.append((None, None))
             continue
+        cached = held / kv_bytes(text, 1, dtype) - longest.prompt  # of all layers, on average
         timed = compressed and method is not None and method.positions == "time"
         fits = reach is not None and positions is not None and reach <= positions
         far = longest.before if timed and not fits else count
-        limits = {"tokens": (tokens, count), "positions": (positions, far), "memory": (room, count)}
+        limits = {"tokens": (tokens, count), "positions": (positions, far), "memory": (room, cached)}
         found = {name: _most(several, each, limit) for name, (limit, each) in limits.items() if limit is not None}
         binds = min(found, key=lambda name: found[name], default=None)
         most.append((None if binds is None else found[binds], binds))

@@ -1,8 +1,12 @@
-"""Compression inside the LLM: the site `llm.k`, before layer k.
+"""Compression inside the LLM: the site `llm.k`, before layer k, or `llm.k+l`, a part before each of these layers.
 
 The layers below k read every audio token. Before layer k the hidden states of the audio tokens are compressed as audio
 tokens are at the site `llm`, by the method's plan, and the layers from k on read the shorter prompt: their keys and
 values are fewer, and the cache is of another length there. Its corrections hold from layer k on. `llm.0` is `llm`.
+
+Before each of several layers the plan is made on what the one before left, whose tokens count for as many as they stand
+for, and corrections are those of the plans' composition. Where the first of them is 0, its part is done before the LLM
+reads anything, as at the site `llm`.
 
 Hooks on the layers from k on change what each of them is given (hidden states, mask, rotary angles) while a call lasts,
 in its thread; the model's own forward and `generate` go on as if nothing were compressed, and prompts keep their width
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +29,7 @@ from fewhertz.corrections import HIDDEN, PromptLayout, check_kernel
 from fewhertz.families.base import Windows
 from fewhertz.layout import ClipSpan, Trim
 from fewhertz.plan import Plan
-from fewhertz.steps import Call, Steps
+from fewhertz.steps import Call, Steps, compress, merged
 
 
 def cache_in(call: dict[str, Any]) -> Any:
@@ -35,31 +39,56 @@ def cache_in(call: dict[str, Any]) -> Any:
 
 @dataclass(eq=False)
 class Inside:
-    """A batch of prompts of which the layers from `layer` on read fewer tokens. It stays with the cache that holds it.
+    """A batch of prompts of which the layers from some on read fewer tokens. It stays with the cache that holds it.
 
     Args:
-        layer: the first layer that reads the compressed prompt, 1 or more.
+        site: `llm.k` or `llm.k+l`.
+        layers: those that read fewer tokens than the layer before them.
         steps: how hidden states are compressed and laid out.
+        outer: how prompts are laid out that were compressed before layer 0; `None`: they were not.
     """
 
-    layer: int
+    site: str
+    layers: list[int]
     steps: Steps
+    outer: PromptLayout | None = None
     call: Call = field(init=False)
     windows: Windows = field(init=False)
     clips: list[ClipSpan] = field(init=False)
-    plans: list[Plan | None] = field(init=False)  # of the report: filled before layer k
-    layout: PromptLayout = field(init=False)
+    plans: list[Any] = field(init=False)  # of the report: filled before layer k, composed before each that follows
+    layouts: dict[int, PromptLayout] = field(init=False)  # from each layer on
 
-    def keep_all(self, call: Call, windows: Windows, clips: list[ClipSpan]) -> tuple[list[Tensor], list[Plan | None]]:
-        """In place of the step `compress`: all audio tokens go into the LLM."""
+    def first(self, call: Call, windows: Windows, clips: list[ClipSpan]) -> tuple[list[Tensor], list[Plan | None]]:
+        """In place of the step `compress`: audio tokens go into the LLM, all but for what is done before layer 0.
+
+        Raises:
+            NotImplementedError: for several layers where that step is another one than the usual.
+        """
+        if self.layers[1:] and self.steps.compress is not compress:
+            raise NotImplementedError(f"a step compress of one's own acts once: site={self.site} has several layers")
         lengths = [clip.n for clip in clips]
         self.call, self.clips = call, [replace(clip, first=i, last=i + 1) for i, clip in enumerate(clips)]
         self.windows = replace(windows, lengths=lengths, full=None)
-        self.plans = []
-        return [*windows.tokens.split(lengths)], self.plans
+        self.plans, self.layouts = [], {}
+        tokens = [*windows.tokens.split(lengths)]
+        return self._formed(0, tokens) if self.layers[0] == 0 else tokens, self.plans
+
+    def _formed(self, turn: int, heard: list[Tensor]) -> list[Tensor]:
+        """What is left of each clip behind one of the layers; writes the plans."""
+        if self.layers[1:]:
+            done = dict(enumerate(self.plans))
+            left = dict(enumerate(heard))
+            counts = {i: self.call.method.counts_inside(clip.n)[turn] for i, clip in enumerate(self.clips)}
+            found = merged(self.call, left, done, {i: (m, m) for i, m in counts.items()}, 1, per=1)
+            self.plans[:] = [done[i].then(plan) if done else plan for i, plan in found.items()]
+            return [plan.apply(left[i][None])[0] for i, plan in found.items()]
+        scores = None if self.windows.scores is None else self.windows.scores.to(heard[0].device)
+        windows = replace(self.windows, tokens=torch.cat(heard), scores=scores)
+        tokens, self.plans[:] = self.steps.compress(replace(self.call, site="llm"), windows, self.clips)
+        return tokens
 
     def expect(self, prompt: dict[str, Any], positions: Tensor, reach: int | None) -> Trim:
-        """How the prompts are to be trimmed before layer k.
+        """How the prompts are to be trimmed before the last of the layers.
 
         Args:
             prompt: arguments of the call, uncompressed.
@@ -70,62 +99,70 @@ class Inside:
             NotImplementedError: for images, and while gradients are checkpointed.
         """
         if any(prompt.get(name) is not None for name in ("pixel_values", "pixel_values_videos")):
-            raise NotImplementedError(f"site=llm.{self.layer} is for audio and text: leave images out, or use site=llm")
-        first = self.call.model.get_decoder().layers[self.layer]
+            raise NotImplementedError(f"site={self.site} is for audio and text: leave images out, or use site=llm")
+        first = self.call.model.get_decoder().layers[self.layers[0]]
         if first.training and getattr(first, "gradient_checkpointing", False):
-            raise NotImplementedError(
-                f"site=llm.{self.layer} does not train with gradient checkpointing: switch it off"
-            )
+            raise NotImplementedError(f"site={self.site} does not train with gradient checkpointing: switch it off")
         check_kernel(self.call.model)
         ids, mask = prompt["input_ids"], prompt.get("attention_mask")
-        dropped = torch.zeros_like(ids, dtype=torch.bool)
-        for clip in self.clips:
-            dropped[clip.row, clip.start + self.call.method.num_tokens(clip.n) : clip.start + clip.n] = True
-        self._trim = Trim.plan(dropped, mask)
         self._mask = torch.ones_like(ids) if mask is None else mask
+        self._whole = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)  # column of each token
         self._positions, self._reach = positions, reach
         axes = positions[None] if positions.dim() == 2 else positions
-        packed = torch.stack([self._trim.apply(axis - dropped.long().cumsum(1), 0) for axis in axes])
-        self._packed = packed.view(*positions.shape[:-1], -1)
-        return self._trim
+        self._trims, self._packed = [], []
+        for turn in range(len(self.layers)):
+            dropped = torch.zeros_like(ids, dtype=torch.bool)
+            for clip in self.clips:
+                dropped[clip.row, clip.start + self.call.method.counts_inside(clip.n)[turn] : clip.start + clip.n] = (
+                    True
+                )
+            trim = Trim.plan(dropped, mask)
+            packed = torch.stack([trim.apply(axis - dropped.long().cumsum(1), 0) for axis in axes])
+            self._trims.append(trim)
+            self._packed.append(packed.view(*positions.shape[:-1], -1))
+        return trim
 
     @contextmanager
     def on(self, model: Any) -> Iterator[None]:
         """While it lasts, the layers from k on read the compressed prompt, in this thread."""
         decoder, here = model.get_decoder(), threading.get_ident()
-        shared: dict[str, Any] = {}  # what all layers from k on are given, once a forward
+        turns = {decoder.layers[k]: turn for turn, k in enumerate(self.layers) if k}
+        shared: dict[str, Any] = {}  # what all layers from k on are given, once a forward, up to the next that merges
 
         def before(layer: nn.Module, args: tuple[Any, ...], given: dict[str, Any] | None = None) -> Any:
             # another thread's call, which may find a hook that has just been removed and hand it no keywords
             if threading.get_ident() != here or given is None:
                 return None
             hidden = args[0] if args else given["hidden_states"]
-            if layer is decoder.layers[self.layer]:
-                hidden = self._enter(decoder, hidden, cache_in(given), shared)
+            if layer in turns:
+                hidden = self._enter(decoder, turns[layer], hidden, cache_in(given), shared)
             given = given | shared
             return ((hidden, *args[1:]), given) if args else (args, given | {"hidden_states": hidden})
 
-        hooks = [one.register_forward_pre_hook(before, with_kwargs=True) for one in decoder.layers[self.layer :]]
+        later = decoder.layers[next(k for k in self.layers if k) :]
+        hooks = [one.register_forward_pre_hook(before, with_kwargs=True) for one in later]
         try:
-            yield
+            with nullcontext() if self.outer is None else self.outer.on(model):
+                yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _enter(self, decoder: Any, hidden: Tensor, cache: Any, shared: dict[str, Any]) -> Tensor:
-        """Hidden states as layer k is to have them, and what goes with them."""
-        past = 0 if cache is None else int(cache.get_seq_length(self.layer))
+    def _enter(self, decoder: Any, turn: int, hidden: Tensor, cache: Any, shared: dict[str, Any]) -> Tensor:
+        """Hidden states as a layer that merges is to have them, and what goes with them."""
+        past = 0 if cache is None else int(cache.get_seq_length(self.layers[turn]))
         if not past:
-            hidden = self._compressed(hidden, cache)
-        (batch, count), width = hidden.shape[:2], self.layout.mask.shape[1]
-        copies = batch // len(self.layout.mask)
-        positions = self.layout.following(batch, past, count) if past else self.layout.positions
+            hidden = self._compressed(turn, hidden, cache)
+        layout = self.layouts[turn]
+        (batch, count), width = hidden.shape[:2], layout.mask.shape[1]
+        copies = batch // len(layout.mask)
+        positions = layout.following(batch, past, count) if past else layout.positions
         assert positions is not None
         positions = positions if past else positions.repeat_interleave(copies, dim=-2)
         there = hidden.device  # of layer k, where a model is spread over several
-        real = pad(self.layout.mask.bool().to(there), (0, past + count - width), value=True)
+        real = pad(layout.mask.bool().to(there), (0, past + count - width), value=True)
         real = real.repeat_interleave(copies, 0)
-        sizes = self.layout.log_sizes
+        sizes = layout.log_sizes
         mask = None
         plain = sizes is None and bool(real.all()) and (count == 1 or not past)
         if not plain or decoder.config._attn_implementation != "sdpa":  # which is causal where it has no mask
@@ -138,26 +175,30 @@ class Inside:
         shared |= {"attention_mask": mask, "position_embeddings": angles, "position_ids": None}
         return hidden
 
-    def _compressed(self, hidden: Tensor, cache: Any) -> Tensor:
-        """The prompt's hidden states before layer k, (b, l, d), as (b, w, d)."""
-        if hidden.shape[1] != self._mask.shape[1]:
-            raise NotImplementedError(f"site=llm.{self.layer} reads the prompt at once, and goes on from a cache")
+    def _compressed(self, turn: int, hidden: Tensor, cache: Any) -> Tensor:
+        """The prompt's hidden states before a layer that merges, (b, l, d), as (b, w, d)."""
+        before = self._trims[turn - 1].source if turn else self._whole
+        if hidden.shape[1] != before.shape[1]:
+            raise NotImplementedError(f"site={self.site} reads the prompt at once, and goes on from a cache")
         if getattr(cache, "is_compileable", False):
-            raise NotImplementedError(f"site=llm.{self.layer} needs a cache that grows: leave cache_implementation out")
+            raise NotImplementedError(f"site={self.site} needs a cache that grows: leave cache_implementation out")
         copies = len(hidden) // len(self._mask)  # beams, or several answers to one prompt: all alike before the first
-        first = hidden[::copies]
+        # each token where it, or the first of what it stands for, was in the whole prompt
+        place = before.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
+        out = hidden.new_zeros(*self._mask.shape, hidden.shape[-1]).scatter(1, place, hidden[::copies])
         method, clips = self.call.method, self.clips
-        heard = torch.cat([first[clip.row, clip.start : clip.start + clip.n] for clip in clips])
-        scores = None if self.windows.scores is None else self.windows.scores.to(hidden.device)
-        windows = replace(self.windows, tokens=heard, scores=scores)
-        tokens, plans = self.steps.compress(replace(self.call, site="llm"), windows, clips)
-        self.plans[:] = plans
-        out = first.clone()
-        for clip, kept in zip(clips, tokens, strict=True):
+        counts = [method.counts_inside(clip.n)[turn - 1] if turn else clip.n for clip in clips]
+        heard = [
+            out[clip.row, clip.start : clip.start + n].clone()  # written to below, and read by the backward pass
+            for clip, n in zip(clips, counts, strict=True)
+        ]
+        for clip, kept in zip(clips, self._formed(turn, heard), strict=True):
             out[clip.row, clip.start : clip.start + len(kept)] = kept
-        trim = self._trim
-        layout = self.steps.lay_out(method, self._positions, clips, plans, trim, self._mask, self._reach)
-        self.layout = layout if layout.positions is not None else replace(layout, positions=self._packed)
+        trim = self._trims[turn]
+        layout = self.steps.lay_out(method, self._positions, clips, self.plans, trim, self._mask, self._reach)
+        packed = self._packed[turn]
+        self.layouts[turn] = layout if layout.positions is not None else replace(layout, positions=packed)
         out = out.gather(1, trim.source.to(out.device)[..., None].expand(-1, -1, out.shape[-1]))
-        del self.call, self.windows  # what is kept with a cache needs them no more
+        if turn == len(self.layers) - 1:
+            del self.call, self.windows  # what is kept with a cache needs them no more
         return out.repeat_interleave(copies, 0)

@@ -59,9 +59,9 @@ def written(parameter: dataclasses.Field[Any], value: Any) -> str:
     return (str(value).lower() if isinstance(value, bool) else str(value)) + parameter.metadata.get("unit", "")
 
 
-def layers_of(site: str) -> list[int]:
-    """The encoder layers of a site `"encoder.k"` or `"encoder.k+l"`; none: another site."""
-    return [int(layer) for layer in site.removeprefix("encoder.").split("+")] if site.startswith("encoder.") else []
+def layers_of(site: str, part: str = "encoder") -> list[int]:
+    """The layers of a site `"encoder.k"` or `"encoder.k+l"`, or of the other `part`, `"llm"`; none: another site."""
+    return [int(layer) for layer in site.removeprefix(f"{part}.").split("+")] if site.startswith(f"{part}.") else []
 
 
 def _fraction(value: Any, what: str) -> Fraction:
@@ -91,7 +91,7 @@ class Method:
         site: where the method acts: `"llm"` (the LLM's input space, after the projector), `"encoder"` (before it),
             `"encoder.k"` (on the frames before layer k of the encoder, from 0: the layers from k on run on fewer;
             `"encoder.k+l"`: a part before each of these layers) or `"llm.k"` (on the hidden states of audio tokens
-            before layer k of the LLM; `"llm.0"` is `"llm"`).
+            before layer k of the LLM; `"llm.0"` is `"llm"`; `"llm.k+l"`: a part before each of these layers).
         positions: positions that the LLM gives tokens (fewhertz.corrections): `"packed"`, one after the other, or
             `"time"`, the mean position of what it stands for. For the attachment: `assign` has no use for it.
         fit: whether time positions within clips are drawn together where a prompt would end beyond the positions that
@@ -153,9 +153,9 @@ class Method:
             object.__setattr__(self, "rate", rate)
         if _SITE.fullmatch(self.site) is None:
             raise ValueError(f'site is "llm", "llm.k", "encoder" or "encoder.k" with a layer k, got {shown(self.site)}')
-        if self.layers != sorted(set(self.layers)):
+        if any(layers != sorted(set(layers)) for layers in (self.layers, self.llm_layers)):
             raise ValueError(f"layers of a site rise, as in encoder.12+16+20, got {shown(self.site)}")
-        if self.llm_layer == 0:
+        if self.llm_layers == [0]:
             object.__setattr__(self, "site", "llm")
         self._check_presentation()
 
@@ -185,16 +185,16 @@ class Method:
         return layers_of(self.site)
 
     @property
-    def llm_layer(self) -> int | None:
-        """The layer of the LLM that it acts before; `None`: before the LLM."""
-        return int(self.site.removeprefix("llm.")) if self.site.startswith("llm.") else None
+    def llm_layers(self) -> list[int]:
+        """The layers of the LLM that it acts before; none: it acts before the LLM."""
+        return layers_of(self.site, "llm")
 
     @property
     def encoded_to(self) -> str:
         """The site that audio is encoded to: its first layer inside the encoder, or the LLM's where nothing is merged
         there. The projector then runs on whole windows: only so is keep=1 exact to the bit.
         """
-        return "llm" if self.keep == 1 or self.llm_layer is not None else self.site.partition("+")[0]
+        return "llm" if self.keep == 1 or self.llm_layers else self.site.partition("+")[0]
 
     def _check_presentation(self) -> None:
         if self.positions not in ("packed", "time"):
@@ -254,6 +254,15 @@ class Method:
         if n < 1:
             raise ValueError(f"a clip has at least one audio token, got {n}")
         return max(1, _rounded(n * self.keep))
+
+    def counts_inside(self, n: int) -> list[int]:
+        """Tokens of a clip of `n` behind each of the LLM's layers that it acts before, every time by a like factor:
+        of n that are to be m, n·(m/n)^(1/l) stay behind the first of l layers.
+        """
+        m, found = self.num_tokens(n), [n]
+        for left in range(len(self.llm_layers), 0, -1):
+            found.append(round(found[-1] * (m / found[-1]) ** (1 / left)))
+        return found[1:]
 
     def limits(self, n: int, rate: float) -> tuple[int, int]:
         """Least and most output tokens of a clip of `n` tokens under a tolerance.
@@ -461,7 +470,7 @@ class Chain(Method):
 _NOT_IN_BRACKETS = ("keep", "rate", "tolerance", "min", "max", "positions", "fit", "sizes")
 _CORRECTION = re.compile(r"(?P<name>[A-Za-z]+)\s*(?:\((?P<inner>[^()]*)\))?")
 _FIT = re.compile(r"fit(?:\s*=\s*(?P<most>\d{1,9}))?")
-_SITE = re.compile(r"llm(\.\d{1,3})?|encoder(\.\d{1,3}(\+\d{1,3})*)?")
+_SITE = re.compile(r"(llm|encoder)(\.\d{1,3}(\+\d{1,3})*)?")
 _SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
 
 

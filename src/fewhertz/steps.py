@@ -152,9 +152,9 @@ def _compress_inside(
     left = {w: x[w] for w, (_, most) in limits.items() if most}
     plans = {w: Plan(torch.full((1, frames[w]), -1, device=x[w].device), 0) for w in limits if w not in left}
     for turn, layer in enumerate(layers):
-        merged = _merged(call, left, plans, limits, len(layers) - turn)
-        left = {w: plan.apply(left[w][None])[0] for w, plan in merged.items()}
-        plans |= {w: plan if turn == 0 else plans[w].then(plan) for w, plan in merged.items()}
+        found = merged(call, left, plans, limits, len(layers) - turn)
+        left = {w: plan.apply(left[w][None])[0] for w, plan in found.items()}
+        plans |= {w: plan if turn == 0 else plans[w].then(plan) for w, plan in found.items()}
         run = slice(layer, layers[turn + 1] if turn + 1 < len(layers) else None)
         sizes = [plans[w].sizes()[0] for w in left]
         left = dict(zip(left, call.family.run_layers(call.model, run, [*left.values()], sizes), strict=True))
@@ -165,8 +165,13 @@ def _compress_inside(
     return out, [Plan.joined([plans[w] for w in span], FRAMES_PER_TOKEN) for span in spans]
 
 
-def _merged(
-    call: Call, left: dict[int, Tensor], plans: dict[int, Plan], limits: dict[int, tuple[int, int]], turns: int
+def merged(
+    call: Call,
+    left: dict[int, Tensor],
+    plans: dict[int, Plan],
+    limits: dict[int, tuple[int, int]],
+    turns: int,
+    per: int = FRAMES_PER_TOKEN,
 ) -> dict[int, Plan]:
     """What is merged of each window at one of the layers, of `turns` that are still to come, itself included.
 
@@ -176,10 +181,11 @@ def _merged(
         plans: what was merged before; empty but for dropped windows at the first layer.
         limits: least and most tokens that each window is to have in the end.
         turns: layers.
+        per: frames that make an audio token; 1 of audio tokens themselves.
     """
-    method, rate = call.method, FRAMES_PER_TOKEN * call.rate
+    method, rate = call.method, per * call.rate
     if method.tolerance is not None:  # its price is that of audio tokens, and frames are parts of them
-        method = replace(method, tolerance=FRAMES_PER_TOKEN * method.tolerance)
+        method = replace(method, tolerance=per * method.tolerance)
     alike: dict[tuple[int, int, int, int], list[int]] = {}
     for w, x in left.items():
         n, (least, most) = len(x), limits[w]
@@ -188,7 +194,7 @@ def _merged(
         elif turns > 1:
             most = n
         alike.setdefault((plans[w].n if w in plans else n, n, least, most), []).append(w)
-    merged: dict[int, Plan] = {}
+    found: dict[int, Plan] = {}
     for (frames, n, least, most), members in alike.items():
         x = torch.stack([left[w] for w in members]).detach()
         sizes = torch.cat([plans[w].sizes() for w in members]) if members[0] in plans else None
@@ -199,8 +205,8 @@ def _merged(
             each = (Plan.identity(len(x), n, x.device) if most == n else method.assign(x, most, clip)).rows()
         if sizes is not None:
             each = [plan.counting(own) for plan, own in zip(each, sizes.split(1), strict=True)]
-        merged |= zip(members, each, strict=True)
-    return {w: merged[w] for w in left}
+        found |= zip(members, each, strict=True)
+    return {w: found[w] for w in left}
 
 
 def embed(model: Any, ids: Tensor, placeholders: Tensor, tokens: list[Tensor]) -> Tensor:

@@ -274,7 +274,7 @@ def summary(done: Sequence[Record], specs: Sequence[str], agree: float) -> Tuned
 
 def _counted_before(method: Method) -> bool:
     """Whether vLLM can run it: its count is known before the audio is encoded, and its positions are whole."""
-    known = (method.fixed_budget or "mel" in method.needs) and method.llm_layer is None
+    known = (method.fixed_budget or "mel" in method.needs) and not method.llm_layers
     return known and method.site != "encoder" and "scores" not in method.needs and not method.fit
 
 

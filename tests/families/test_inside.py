@@ -413,6 +413,7 @@ def test_another_kernel_is_refused(name: str) -> None:
         (PRICED, True, "cannot be served: it is of variable length"),
         ("pool(site=encoder)@8Hz", True, "cannot be served at site=encoder: vLLM "),
         ("pool(site=llm.1)@keep=1/2", True, r"cannot be served at site=llm\.1: vLLM "),
+        ("pool(site=llm.0+1)@keep=1/2", True, r"cannot be served at site=llm\.0\+1: vLLM "),
     ],
 )
 def test_vllm_serves_a_count_where_the_tower_is_transformers_own(

@@ -7,15 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY, cache_of, labels_of, prompts, with_cache
+from tiny import TINY, cache_of, labels_of, prompts, qwen2_audio, with_cache
 
 import fewhertz
 from fewhertz.checkpoint import load_processor, open_checkpoint
-from fewhertz.cost import cost, kv_bytes, prefill_flops
+from fewhertz.cost import cost, kv_bytes, prefill_flops, reads
 from fewhertz.plan import Plan
+from fewhertz.steps import Steps, compress
 
 THIRD = "ward(site=llm.1)@keep=1/3+time+sizes"
-SPECS = [THIRD, "pool(site=llm.1)@keep=1/3", "stride(site=llm.1)@keep=0.4+time", "segment(site=llm.1)@keep=1/2+sizes"]
+SEVERAL = "ward(site=llm.0+1)@keep=1/3+time+sizes"
+SPECS = [
+    SEVERAL,
+    "pool(site=llm.0+1)@keep=1/3",
+    THIRD,
+    "pool(site=llm.1)@keep=1/3",
+    "stride(site=llm.1)@keep=0.4+time",
+    "segment(site=llm.1)@keep=1/2+sizes",
+]
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -34,10 +43,11 @@ def rows_of(name: str) -> list[list[int]]:
 
 
 @torch.no_grad()
-def test_keep_1_is_exact(name: str, net: Any) -> None:
+@pytest.mark.parametrize("site", ["llm.1", "llm.0+1"])
+def test_keep_1_is_exact(name: str, net: Any, site: str) -> None:
     batch = prompts(name, rows_of(name))
     stock, said = net(**batch).logits, net.generate(**batch, max_new_tokens=4, do_sample=False)
-    with fewhertz.compress(net, "ward(site=llm.1)@keep=1+time+sizes"):
+    with fewhertz.compress(net, f"ward(site={site})@keep=1+time+sizes"):
         assert torch.equal(net(**batch).logits, stock)
         assert torch.equal(net.generate(**batch, max_new_tokens=4, do_sample=False), said)
 
@@ -65,9 +75,12 @@ def test_generation_is_forward_repeated(name: str, net: Any, spec: str) -> None:
         assert handle.last.after == [handle.method.num_tokens(n) for n in handle.last.before]
         assert [plan.m for plan in handle.last.plans] == handle.last.after
         cache = cache_of(said)
-        assert cache.get_seq_length(0) == width + 2
-        dropped = min(n - m for n, m in zip(handle.last.before, handle.last.after, strict=True))
-        assert cache.get_seq_length(1) <= width + 2 - dropped
+        first = [handle.method.counts_inside(n)[0] if "llm.0" in spec else n for n in handle.last.before]
+        for layer, counts in enumerate((first, handle.last.after)):
+            dropped = min(n - m for n, m in zip(handle.last.before, counts, strict=True))
+            assert dropped or not layer
+            assert cache.get_seq_length(layer) <= width + 2 - dropped
+        assert cache.get_seq_length(0) > cache.get_seq_length(1)
         new = said.sequences[:, width:]
         out = net(**batch, use_cache=True)
         for step in range(3):
@@ -153,10 +166,89 @@ def test_equal_tokens_merged_with_corrections_are_all_of_them() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("method", ["ward", "stride", "segment"])
+def test_several_layers_are_the_composition_of_their_plans(method: str, first: int) -> None:
+    """By hand: each layer's plan on what the one before left, sizes carried, each token a mean of all that it is."""
+    net = qwen2_audio(layers=5)
+    batch, layers = prompts("qwen2-audio", [[300]]), [first, 2, 4]
+    audio = (batch["input_ids"][0] == net.config.audio_token_id).nonzero()[:, 0]
+    start, n = int(audio[0]), len(audio)
+    seen: dict[int, torch.Tensor] = {}
+    hooks = [  # behind ours, which give each layer what it reads
+        layer.input_layernorm.register_forward_pre_hook(lambda _, args, i=i: seen.__setitem__(i, args[0][0].clone()))
+        for i, layer in enumerate(net.get_decoder().layers)
+    ]
+    grown: dict[int, torch.Tensor] = {}
+    for k in layers:
+        if k:  # what comes out of the layer before
+            out = (
+                net.get_decoder()
+                .layers[k - 1]
+                .register_forward_hook(
+                    lambda _, args, made, k=k: grown.__setitem__(
+                        k, (made if torch.is_tensor(made) else made[0])[0].clone()
+                    )
+                )
+            )
+            hooks.append(out)
+        else:
+            net(**batch)
+            grown[0] = seen[0]
+    spec = f"{method}(site=llm.{'+'.join(map(str, layers))})@keep=1/4+time+sizes"
+    with fewhertz.compress(net, spec) as handle:
+        net(**batch)
+        (plan,), (m,) = handle.last.plans, handle.last.after
+        counts = handle.method.counts_inside(n)
+        rate = float(handle.family.rate(net.config))
+    for hook in hooks:
+        hook.remove()
+    assert m == handle.method.num_tokens(n) == counts[-1]
+    assert counts[0] == round(n * (m / n) ** (1 / 3)) and counts[1] == round((counts[0] * m) ** 0.5)
+    whole = Plan.identity(1, n)
+    for k, count in zip(layers, counts, strict=True):
+        heard = grown[k][start : start + whole.m]
+        clip = fewhertz.Clip(rate * whole.m / n, sizes=whole.sizes())
+        own = fewhertz.parse(f"{method}@keep={count}/{whole.m}").plan(heard[None], clip)
+        made = own.counting(whole.sizes())
+        whole = whole.then(made)
+        torch.testing.assert_close(seen[k][start : start + count], made.apply(heard[None])[0])
+        torch.testing.assert_close(seen[k][:start], grown[k][:start])
+        torch.testing.assert_close(seen[k][start + count :], grown[k][start + heard.shape[0] :])
+    assert isinstance(plan, Plan) and torch.equal(plan.group, whole.group) and plan.m == m
+    torch.testing.assert_close(plan.shares(), Plan(whole.group, m).shares())  # of all members alike
+
+
+@torch.no_grad()
+def test_each_part_of_a_schedule_has_a_cache_and_a_cost_of_its_own() -> None:
+    net = qwen2_audio(layers=5)
+    batch, text = prompts("qwen2-audio", [[300]]), net.config.get_text_config()
+    width = batch["input_ids"].shape[1]
+    with fewhertz.compress(net, "ward(site=llm.1+2+4)@keep=1/5+time+sizes") as handle:
+        out = net(**batch, use_cache=True)
+        said = net.generate(
+            **batch, max_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        (n,) = handle.last.before
+        later = reads(handle.method, width - n, [n], handle.last.after[0])
+        held = [cache_of(out).get_seq_length(i) for i in range(5)]
+        one, two, three = handle.method.counts_inside(n)
+        assert held == [width, width - n + one, width - n + two, width - n + two, width - n + three]
+        assert later == [(1, held[1]), (2, held[2]), (4, held[4])]
+        tensors = [t for layer in cache_of(out).layers for t in (layer.keys, layer.values)]
+        assert sum(t.numel() * t.itemsize for t in tensors) == kv_bytes(text, width, torch.float32, later)
+        # decoding goes on in each part from its own length
+        longer = batch | {"input_ids": said.sequences[:, :-1], "attention_mask": torch.ones(1, width + 3)}
+        torch.testing.assert_close(net(**longer).logits[:, -1], said.logits[3], atol=1e-4, rtol=1e-4)
+    alone = [prefill_flops(text, tokens) for tokens in held]
+    assert 5 * prefill_flops(text, width, later) == sum(alone)
+
+
+@torch.no_grad()
 def test_threads_call_one_model_at_a_time_or_together() -> None:
     net = TINY["qwen2-audio"].build()
     several = [prompts("qwen2-audio", [[300 - 20 * i]], seed=i) for i in range(4)]
-    with fewhertz.compress(net, THIRD), ThreadPoolExecutor(4) as pool:
+    with fewhertz.compress(net, SEVERAL), ThreadPoolExecutor(4) as pool:
         alone = [net.generate(**batch, max_new_tokens=4, do_sample=False) for batch in several]
         together = list(
             pool.map(lambda i: net.generate(**several[i % 4], max_new_tokens=4, do_sample=False), range(16))
@@ -173,9 +265,9 @@ def test_cost_is_counted_layer_by_layer(name: str, net: Any) -> None:
     long = batch["input_ids"].shape[1]
     short = long - handle.last.before[0] + handle.last.after[0]
     held = [t for layer in cache_of(out).layers for t in (layer.keys, layer.values)]
-    assert sum(t.numel() * t.itemsize for t in held) == kv_bytes(text, long, torch.float32, short, 1)
+    assert sum(t.numel() * t.itemsize for t in held) == kv_bytes(text, long, torch.float32, [(1, short)])
     whole, none = prefill_flops(text, long), prefill_flops(text, short)
-    assert 2 * prefill_flops(text, long, short, 1) == whole + none  # one layer of two
+    assert 2 * prefill_flops(text, long, [(1, short)]) == whole + none  # one layer of two
 
 
 def test_inspect_counts_positions_and_context_of_all_tokens() -> None:
@@ -184,6 +276,8 @@ def test_inspect_counts_positions_and_context_of_all_tokens() -> None:
     one = cost(checkpoint, load_processor(checkpoint), method, 4.0)
     assert one.after == 50 and one.context[1] == one.context[0] == one.positions[1]
     assert one.kv[0] * 1 / 2 < one.kv[1] < one.kv[0] and one.flops[1] < one.flops[0]
+    two = cost(checkpoint, load_processor(checkpoint), checkpoint.fit("ward(site=llm.0+2)@keep=1/2"), 4.0)
+    assert two.after == 50 and two.context[1] == two.positions[1] == two.context[0] - 100 + 71 and two.kv[1] < one.kv[1]
 
 
 @torch.no_grad()
@@ -203,10 +297,11 @@ def test_eager_attention_agrees_with_sdpa() -> None:
 
 
 @torch.no_grad()
-def test_beams(name: str, net: Any) -> None:
+@pytest.mark.parametrize("spec", [THIRD, SEVERAL])
+def test_beams(name: str, net: Any, spec: str) -> None:
     """One beam a row is greedy; several copies of a prompt stay theirs."""
     batch = prompts(name, rows_of(name))
-    with fewhertz.compress(net, THIRD):
+    with fewhertz.compress(net, spec):
         several = net.generate(**batch, max_new_tokens=3, num_beams=3, do_sample=False)
         alone = (
             [
@@ -227,10 +322,11 @@ def test_beams(name: str, net: Any) -> None:
         assert torch.equal(several[:, width:], torch.cat(alone)[:, width:])
 
 
-def test_training_reaches_the_first_layers_and_heeds_the_labels(name: str) -> None:
+@pytest.mark.parametrize("spec", [THIRD, SEVERAL])
+def test_training_reaches_the_first_layers_and_heeds_the_labels(name: str, spec: str) -> None:
     net = TINY[name].build()
     batch = prompts(name, rows_of(name))
-    with fewhertz.compress(net, THIRD):
+    with fewhertz.compress(net, spec):
         loss = net(**batch, labels=labels_of(batch)).loss
         loss.backward()
     weight = net.get_decoder().layers[0].self_attn.k_proj.weight
@@ -244,12 +340,24 @@ def test_training_reaches_the_first_layers_and_heeds_the_labels(name: str) -> No
         ("ward(site=llm.1)@tolerance=0.3", "its count follows the content"),
         ("conv(site=llm.1)@keep=1/2", "site"),
         ("ward(site=llm.1)@keep=1/2+time(fit=64)", "leave fit out"),
+        ("ward(site=llm.0+2)@keep=1/2", "the LLM has layers 0 to 1"),
+        ("ward(site=llm.1+0)@keep=1/2", "layers of a site rise"),
+        ("ward(site=llm.1+1)@keep=1/2", "layers of a site rise"),
+        ("topk(site=llm.0+1)@keep=1/2", "none that needs scores"),
+        ("pool(site=llm.0+1)@keep=1/2 then ward(site=llm.0+1)@keep=1/2", "no chain"),
         ("ward(site=llm.x)@keep=1/2", 'site is "llm", "llm.k"'),
     ],
 )
 def test_what_is_refused(spec: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         fewhertz.compress(TINY["qwen2-audio"].build(), spec)
+
+
+def test_a_step_of_ones_own_forms_tokens_once() -> None:
+    net, batch = TINY["qwen2-audio"].build(), prompts("qwen2-audio", [[300]])
+    own = Steps(compress=lambda call, windows, clips: compress(call, windows, clips))
+    with fewhertz.compress(net, SEVERAL, steps=own), pytest.raises(NotImplementedError, match=r"llm\.0\+1 has several"):
+        net(**batch)
 
 
 def test_calls_that_are_refused() -> None:

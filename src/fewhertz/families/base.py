@@ -117,8 +117,8 @@ class Family:
         reach_of(method, config)
         if method.layers:
             self._check_inside(method, config)
-        elif method.llm_layer is not None:
-            self._check_inside_llm(method, method.llm_layer, config)
+        elif method.llm_layers:
+            self._check_inside_llm(method, config)
         elif method.site not in self.sites:
             raise ValueError(
                 f"{self.name} can be compressed at {' or '.join(self.sites)} only: "
@@ -148,10 +148,10 @@ class Family:
         if why is not None:
             raise ValueError(f"{method.name} cannot act at {method.site}: {why}")
 
-    def _check_inside_llm(self, method: Method, layer: int, config: Config) -> None:
+    def _check_inside_llm(self, method: Method, config: Config) -> None:
         text = config.get_text_config()
         why = None
-        if layer >= text.num_hidden_layers:
+        if method.llm_layers[-1] >= text.num_hidden_layers:
             why = f"the LLM has layers 0 to {text.num_hidden_layers - 1}"
         elif any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or ()):
             why = "the LLM has layers of other kinds than full attention"
@@ -161,6 +161,8 @@ class Family:
             why = "it is learned, for the LLM's input space"
         elif method.fit:
             why = "the layers before it read all positions: leave fit out"
+        elif method.llm_layers[1:] and ("scores" in method.needs or type(method).assign is Method.assign):
+            why = "before several layers only a method does that writes a plan: no chain, none that needs scores"
         if why is not None:
             raise ValueError(f"{method.name} cannot act at {method.site}: {why}")
 

@@ -145,7 +145,7 @@ class Choice:
             raise ValueError(
                 f"{shown(spec)} would keep the engine busy: longest is at most {LONGEST_SEGMENT} when served"
             )
-        if method.site == "encoder" or method.llm_layer is not None or (method.layers and not self.scores):
+        if method.site == "encoder" or method.llm_layers or (method.layers and not self.scores):
             raise ValueError(f"{spec} cannot be served at site={method.site}: vLLM hands out projected tokens; omit it")
         if "scores" in method.needs and not self.scores:
             others = ", ".join(sorted(n for n, m in METHODS.items() if _needs_nothing(m)))
