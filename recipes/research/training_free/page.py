@@ -81,8 +81,8 @@ def summary(measured: Measured) -> str:
             f"sentences; {whole} with all tokens), `pool` as published {loses(spec('pool', AS_PUBLISHED, '1/2'))}.",
             f"At a third {loses(default('1/3'))}: too few for sentences.",
             f"There `{OURS_BEST}` gains {time} by `+time`, {sizes} by `+sizes`, {both} by both.",
-            f"Against {len(PUBLISHED)} published methods, each with the corrections that score best on the list itself, "
-            f"five tasks and budgets: better / tied / worse {rivals.front(measured)[1]}.",
+            f"Against {len(PUBLISHED)} published methods, each with the corrections that score best on the list "
+            f"itself, five tasks and budgets: better / tied / worse {rivals.front(measured)[1]}.",
         ]
     )
 
