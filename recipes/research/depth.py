@@ -63,8 +63,8 @@ Sentences, a third of the tokens from layer k of {layers} on; layers below k rea
 
 ## To check it
 
-`make reproduce` makes this page from `results/`. All runs behind it: `python -m recipes.research.pack unpack results
-out/runs`, then `fewhertz report out/runs`. `make depth` measures them anew.
+`make reproduce` makes this page from `results/`. All runs: `python -m recipes.research.pack unpack results
+out/runs`, then `fewhertz report out/runs/depth`. `make depth` measures them anew.
 """
 
 

@@ -54,9 +54,9 @@ How many times sooner than stock the first token is there, from the log-mel on; 
 
 ## To check it
 
-`make reproduce` makes this page from `results/`, where `results/bench/sites.json` has all times. All runs behind it:
-`python -m recipes.research.pack unpack results out/runs`, then `fewhertz report out/runs`. `make encoder` measures them
-anew, `python -m bench.sites` the times.
+`make reproduce` makes this page from `results/`, where `results/bench/sites.json` has all times. All runs:
+`python -m recipes.research.pack unpack results out/runs`, then `fewhertz report out/runs/encoder`. `make encoder`
+measures them anew, `python -m bench.sites` the times.
 """
 
 

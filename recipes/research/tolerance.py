@@ -34,7 +34,7 @@ of unit length), so it spends tokens where the sound changes.
 
 All of it is of *pocket*, a model of {parameters} million parameters (third version, weights `{sha}`; the shipped
 one: [fourth.md](fourth.md)), greedy: {lists}. λ = {chosen}, the default of `fewhertz.compress`, was chosen on dev, the
-largest that costs sentences less than a point of WER there; nothing on these lists. Gains are over all tokens, above 0
+largest that costs sentences less than a point of WER; nothing on these lists. Gains are over all tokens, above 0
 better, with paired 95 % bootstrap intervals over groups. The sentences are near to what pocket was trained on, and 14
 speakers said the words.
 
@@ -54,8 +54,8 @@ All with `{both}`; `count=mel` decides the count on the log-mel, as vLLM needs i
 
 ## To check it
 
-`make reproduce` makes this page from `results/`. All runs behind it: `python -m recipes.research.pack unpack results
-out/runs`, then `fewhertz report out/runs`. `make tolerance` measures them anew.
+`make reproduce` makes this page from `results/`. All runs: `python -m recipes.research.pack unpack results
+out/runs`, then `fewhertz report out/runs/tolerance`. `make tolerance` measures them anew.
 """
 
 

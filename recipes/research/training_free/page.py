@@ -57,9 +57,9 @@ for their number. A large model may lean less on positions, and lose less to beg
 
 ## To check it
 
-`make reproduce` makes this page from `results/`. All runs behind it: `python -m recipes.research.pack unpack results
-out/runs`, then `fewhertz report out/runs`. `make training-free` and `make other-models` measure them anew. After LoRA:
-[claims.md](claims.md).
+`make reproduce` makes this page from `results/`. All runs: `python -m recipes.research.pack unpack results out/runs`,
+then `fewhertz report out/runs`, or `out/runs/other-models`. `make training-free` and `make other-models` measure them
+anew. After LoRA: [claims.md](claims.md).
 """
 
 
