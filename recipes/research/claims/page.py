@@ -77,7 +77,7 @@ def summary(measured: Measured, found: Sequence[Claim]) -> str:
             f"After LoRA `pool` at a third has {wer(measured, ADAPTED)}; the control, all tokens, "
             f"{wer(measured, CONTROLLED)}.",
             f"Of twenty claims, {', '.join(kinds['holds'])} hold, at least in part; "
-            f"{', '.join(kinds['does not hold'])} do not; {', '.join(kinds['inconclusive'])} are inconclusive; "
+            f"{', '.join(kinds['does not hold'])} do not; {', '.join(kinds['inconclusive'])} are mostly inconclusive; "
             f"of {', '.join(kinds[''])} some parts hold.",
         ]
     )
