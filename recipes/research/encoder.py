@@ -9,10 +9,10 @@ from typing import Any
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.palette import LINES
 
-from .grids import AS_PUBLISHED
-from .grids.encoder import DEEP, KEEPS, LAYERS, LISTS, SEVERAL, TOLERANCE, grid, inside
+from .grids import BOTH
+from .grids.encoder import DEEP, LAYERS, LISTS, SEVERAL, TOLERANCE, inside
 from .measured import Measured
-from .tables import fold, listed, signed, table
+from .tables import listed, table
 from .tasks import ANSWERS, ENCODER, GERMAN, PARAMETERS, RESULTS, SENTENCES, SOUNDS, STRINGS
 from .training_free.targets import lost
 
@@ -21,115 +21,117 @@ LIMITS = {STRINGS.label: 0.5, SENTENCES.label: 0.5, GERMAN.label: 0.5, SOUNDS.la
 SHARES = (SOUNDS.label, ANSWERS.label)
 PARTS = ("encoder", "compression", "prefill", "decode")
 
-HEAD = """# Merging inside the encoder, measured
+WAYS = {"trim": "no padding", "llm": "LLM's site, 1/2", "encoder": "encoder's site, 1/2"}
+
+PAGE = """# Merging inside the encoder, measured
 
 {summary}
 
-Made by `make reproduce` from `results/`; do not edit. `make encoder` measures the runs anew, `python -m bench.sites`
-the times.
+## What was measured
 
-**Quality** is that of *pocket*, {parameters} million parameters, five encoder layers on 50 frames a second, trained
-without any of this: greedy, on {device}, {lists}. Gains are paired, above 0 better, with 95 % bootstrap intervals over
-groups; ✓: above 0, ✗: below. **Times** are of {systems}, on one core of {cpu} in {dtype}; weights of the large ones are
-random, one layer of each kind is timed and counted as often as the model has it.
+`ward(site=encoder.k)` merges frames before layer k of the encoder, counted from 0, so that the later layers read fewer.
+**Quality** is that of *pocket*, a model of {parameters} million parameters (the shipped, fourth version, weights
+`{sha}`) with five encoder layers on 50 frames a second, trained without any of this; greedy: {lists}. Nothing was
+chosen on these lists. **Times** are of one core of {cpu}, {dtype}; of the large models one layer of each kind, with
+random weights, is timed and counted as often as they have it.
+
+![Time by part, of the stock model's: stock, no padding, merged behind and inside the encoder](encoder.png)
+
+## Quality
+
+Gain over all tokens, above 0 better, with paired 95 % bootstrap intervals over groups; all with `{both}`. `ward` alone
+is behind the encoder; {several} merges a part before each.
+
+{table}
+
+## Time
+
+How many times sooner than stock the first token is there, from the log-mel on; in brackets what operations predict.
+
+{times}
+
+{targets}
+
+## To check it
+
+`make reproduce` makes this page from `results/`, where `results/bench/sites.json` has all times. All runs:
+`python -m recipes.research.pack unpack results out/runs`, then `fewhertz report out/runs/encoder`. `make encoder`
+measures them anew, `python -m bench.sites` the times.
 """
 
 
-def row(measured: Measured, run: str, over: str = BASELINE) -> list[str]:
-    """Rate and gain on each list."""
-    return [f"`{run}`", *(measured.spent(task, run, over) for task in LISTS)]
+def row(measured: Measured, run: str) -> list[str]:
+    """Gain on each list."""
+    gains = [measured.gained(task, run, BASELINE) for task in LISTS]
+    return [f"`{run.removesuffix(BOTH)}`", *(gain.plain if gain else "–" for gain in gains)]
 
 
-def versus(measured: Measured, layers: str, budget: str) -> list[str]:
-    """Verdicts on a site against the LLM's at the same budget, a list each."""
-    run, behind = inside(layers, budget), inside("", budget)
-    found = []
+def held(measured: Measured, run: str, behind: str) -> str:
+    """Whether a site loses at most what it may over the LLM's, list by list."""
+    found: dict[str, list[str]] = {}
     for task in LISTS:
         one = lost(measured, task, run, task.unit, relative=task.label in SHARES, over=behind)
-        found.append(
-            "–" if one is None else f"{signed(one.value, one.low, one.high, 1)}: {one.verdict(LIMITS[task.label])}"
-        )
-    return [f"`{run}`", *found]
+        found.setdefault(one.verdict(LIMITS[task.label]), []).append(task.name)
+    return "; ".join(f"{what} {', '.join(names)}" for what, names in found.items())
 
 
 def times(bench: dict[str, Any]) -> str:
-    """From the log-mel to the first token."""
-    rows = []
+    """From the log-mel to the first token, at half of the tokens."""
+    rows: dict[str, dict[str, str]] = {}
     for one in bench["rows"]:
-        seconds = [one["seconds"][part] for part in PARTS[:3]]
-        rows.append(
-            [f"{one['system']}, {one['clip_seconds']:g} s", f"`{one['method']}`" if one["method"] else one["way"]]
-            + [f"{each:.1f} s" if each >= 1 else f"{1000 * each:.1f} ms" for each in seconds]
-            + [f"{one['stock_over_this']:.2f}", f"{one['predicted']:.2f}"]
-            + [f"{one['llm_over_this']:.2f} ({one['llm_over_this_predicted']:.2f})" if "llm_over_this" in one else ""]
-        )
-    heads = ["", "", *PARTS[:3], "stock over this", "by operations", "LLM's site over this (by operations)"]
-    met = [
-        f"{one['what']}: {one['value']:.2f}, asked {one['target']}: **{'met' if one['met'] else 'missed'}**."
-        for one in bench["targets"]
-    ]
-    calls = []
-    for one in bench["whole_calls"]:
-        ratios = ", ".join(f"{way} {ratio:.2f}" for way, ratio in one["stock_over_this"].items() if way != "stock")
-        calls.append(f"Whole calls of pocket, {one['clip_seconds']:g} s, stock over: {ratios}.")
-    return fold(table(heads, rows)) + "\n\n" + listed([*met, *calls])
+        if one["way"] in WAYS and (one["method"] is None or "keep=1/2" in one["method"]):
+            shown = f"{one['stock_over_this']:.2f} ({one['predicted']:.2f})"
+            rows.setdefault(f"{one['system']}, {one['clip_seconds']:g} s", {})[one["way"]] = shown
+    return table(["", *WAYS.values()], [[what, *(row[way] for way in WAYS)] for what, row in rows.items()])
 
 
 def page(measured: Measured, bench: dict[str, Any]) -> str:
     """The page in Markdown."""
-    heads = ["", *(f"{task.name} ({task.unit})" for task in LISTS)]
-    half, priced = inside(DEEP, "keep=1/2"), inside(DEEP, f"tolerance={TOLERANCE}")
+    half, priced = (inside(DEEP, budget) for budget in ("keep=1/2", f"tolerance={TOLERANCE}"))
+    behind, free = (inside("", budget) for budget in ("keep=1/2", f"tolerance={TOLERANCE}"))
 
     def gains(run: str, over: str) -> str:
-        return ", ".join(f"{task.name} {measured.gain(task, run, over)}" for task in LISTS)
+        return ", ".join(f"{task.name} {measured.gain(task, run, over).plain}" for task in LISTS)
 
     def rates(run: str) -> str:
         return ", ".join(f"{measured.hertz(task, run):.1f}" for task in LISTS)
 
-    summary = listed(
-        [
-            f"Before layer {DEEP} of 5, half of the audio tokens, over the same count behind the encoder: "
-            f"{gains(half, inside('', 'keep=1/2'))}.",
-            f"Over all tokens: {gains(half, BASELINE)}.",
-            f"Under λ = {TOLERANCE} the tokens before layer {DEEP} are {rates(priced)} Hz, behind the encoder "
-            f"{rates(inside('', f'tolerance={TOLERANCE}'))}; over those: "
-            f"{gains(priced, inside('', f'tolerance={TOLERANCE}'))}.",
-        ]
-    )
-    sites = ("", *LAYERS, SEVERAL)
-    budgets = [f"keep={keep}" for keep in KEEPS]
-    asked = [(layers, budget) for layers in (*LAYERS[1:], SEVERAL) for budget in budgets]
-    made = bench["environment"]
-    parts = [
-        HEAD.format(
-            summary=summary,
-            parameters=PARAMETERS,
-            device=measured.run(LISTS[0], BASELINE).record["hardware"]["device"],
-            lists=", ".join(f"{task.rows} {task.name}" for task in LISTS),
-            systems=", ".join(bench["configuration"]["systems"]),
-            cpu=made["gpu"] or made["cpu"],
-            dtype=bench["configuration"]["dtype"],
-        ),
-        "![Time by part, of the stock model's: stock, no padding, merged behind and inside the encoder](encoder.png)",
-        "## Over all tokens\n\n"
-        + table(heads, [row(measured, inside(layers, budget)) for budget in budgets for layers in sites]),
-        "## Under a tolerance\n\nThe price of frames is that of audio tokens, of which they are halves.\n\n"
-        + table(heads, [row(measured, inside(one, f"tolerance={TOLERANCE}")) for one in ("", DEEP, SEVERAL)]),
-        "## Without corrections in the LLM\n\nThe encoder's later layers have log s in any case.\n\n"
-        + table(heads, [row(measured, inside(one, budget, AS_PUBLISHED)) for budget in budgets for one in ("", DEEP)]),
-        "## Against the LLM's site\n\nWhat is lost over `ward` behind the encoder at the same count, against what may "
-        "be: 0.5 points of WER or BLEU, 1 % of CIDEr-D or accuracy, asked of layer 3 at keep=1/2.\n\n"
-        + table(["", *(task.name for task in LISTS)], [versus(measured, *one) for one in asked]),
-        f"## Time\n\nFrom the log-mel to the first token ({bench['notes'][2]}).\n\n" + times(bench),
+    summary = [
+        f"Half of the tokens before layer {DEEP} of 5, over as many behind the encoder: {gains(half, behind)}.",
+        "Asked: to lose at most 0.5 points of WER or BLEU, 1 % of CIDEr-D or accuracy: "
+        f"{held(measured, half, behind)}.",
+        f"λ = {TOLERANCE} takes {rates(priced)} Hz there, {rates(free)} behind the encoder; gain over it: "
+        f"{gains(priced, free)}.",
+        "So speech of many words is merged behind the encoder, and a small LLM over a large encoder gains time inside.",
     ]
-    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+    shown = [inside(layers, "keep=1/2") for layers in ("", *LAYERS[1:], SEVERAL)]
+    shown += [inside(layers, "keep=1/3") for layers in ("", DEEP)]
+    made = bench["environment"]
+    return PAGE.format(
+        summary=listed(summary),
+        parameters=PARAMETERS,
+        sha=measured.run(LISTS[0], BASELINE).record["weights_sha256"][:8],
+        lists=", ".join(f"{task.rows} {task.name}" for task in LISTS),
+        cpu=made["gpu"] or made["cpu"],
+        dtype=bench["configuration"]["dtype"],
+        both=BOTH,
+        several=SEVERAL,
+        table=table(
+            ["", *(f"{t.name} ({t.unit.split(',')[0]})" for t in LISTS)], [row(measured, one) for one in shown]
+        ),
+        times=times(bench),
+        targets=" ".join(
+            f"{one['what']}: {one['value']:.2f}, asked {one['target']}: **{'met' if one['met'] else 'missed'}**."
+            for one in bench["targets"]
+        ),
+    )
 
 
 def draw(bench: dict[str, Any], file: Path) -> Path:
     """Time by part as a share of the stock model's, a panel a system and clip."""
     from matplotlib.figure import Figure
 
-    shown = {"stock": "stock", "trim": "no padding", "llm": "LLM's site, 1/2", "encoder": "encoder's site, 1/2"}
+    shown = {"stock": "stock", **WAYS}
     systems = list(bench["configuration"]["systems"])
     clips = bench["configuration"]["clips"]
     figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=150)
@@ -159,11 +161,8 @@ def draw(bench: dict[str, Any], file: Path) -> Path:
 
 
 def write(measured: Measured, docs: Path) -> list[Path]:
-    """The page and its picture; nothing where the runs are missing."""
-    own, bench = measured.of(ENCODER), RESULTS / "bench" / "sites.json"
-    if not bench.exists() or not all(own.there(task, *grid(task)) for task in LISTS):
-        return []
-    found = json.loads(bench.read_text("utf-8"))
+    """The page and its picture."""
+    found = json.loads((RESULTS / "bench" / "sites.json").read_text("utf-8"))
     file = docs / "encoder.md"
-    file.write_text(page(own, found), "utf-8")
+    file.write_text(page(measured.of(ENCODER), found), "utf-8")
     return [file, draw(found, docs / "encoder.png")]

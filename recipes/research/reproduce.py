@@ -1,4 +1,4 @@
-"""Write the pages of docs/research that are made from packed results, and their pictures.
+"""Write the pages of docs/research that are made by code, and their pictures, from the packed results.
 
 python -m recipes.research.reproduce
 python -m recipes.research.reproduce --table    # that of docs/results.md, to standard output, and nothing else
@@ -15,6 +15,9 @@ from .measured import Measured
 from .tasks import DOCS, RESULTS
 from .training_free import page as training_free
 
+# each writes a page and its pictures into a folder, and returns their files
+PAGES = (claims.write, training_free.write, tolerance.write, encoder.write, depth.write, fourth.write, flex.write)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -27,16 +30,7 @@ def main() -> None:
         print(claims.rates_table(measured))
     else:
         args.docs.mkdir(parents=True, exist_ok=True)
-        pages = (
-            claims.write,
-            training_free.write,
-            tolerance.write,
-            encoder.write,
-            depth.write,
-            fourth.write,
-            flex.write,
-        )
-        print(*(file for write in pages for file in write(measured, args.docs)), sep="\n")
+        print(*(file for write in PAGES for file in write(measured, args.docs)), sep="\n")
 
 
 if __name__ == "__main__":

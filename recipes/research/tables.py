@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -63,13 +62,6 @@ def counts(gains: Sequence[Gain]) -> str:
     return f"{better} / {len(gains) - better - worse} / {worse}"
 
 
-def tally(gains: Sequence[Gain]) -> str:
-    """In how many comparisons a claim holds, fails, or is left open."""
-    better, worse = (sum(gain.sign == sign for gain in gains) for sign in (1, -1))
-    parts = [f"holds in {better} of {len(gains)} comparisons", f"the contrary in {worse}"]
-    return f"{', '.join(parts)}, {len(gains) - better - worse} inconclusive"
-
-
 def verdict(gains: Sequence[Gain]) -> str:
     """On "one is better than the other", over several comparisons."""
     signs = {gain.sign for gain in gains}
@@ -94,25 +86,6 @@ def at_most(low: float, high: float, limit: float) -> str:
 def folded(title: str, body: str) -> str:
     """What opens when its title is clicked on."""
     return f'<details markdown="1"><summary>{title}</summary>\n\n{body}\n\n</details>'
-
-
-def fold(text: str, most: int = 6) -> str:
-    """The same text with its long tables folded."""
-
-    def one(found: re.Match[str]) -> str:
-        body = found[0].rstrip("\n")
-        rows = body.count("\n") - 1  # without its head and rule
-        if rows <= most:
-            return found[0]
-        heads = [head for head in body.partition("\n")[0].replace("`", "").strip("| ").split(" | ") if head]
-        return folded(f"{', '.join(heads[:3])}: table of {rows} rows", body) + found[0][len(body) :]
-
-    parts = _DETAILS.split(text)  # what is folded already stays
-    return "".join(part if part.startswith("<details") else _TABLE.sub(one, part) for part in parts)
-
-
-_DETAILS = re.compile(r"(<details.*?</details>)", re.DOTALL)
-_TABLE = re.compile(r"(?:^\|.*\n?)+", re.MULTILINE)
 
 
 def listed(lines: Iterable[str]) -> str:

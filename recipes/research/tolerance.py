@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import DEFAULT
 
 from .grids import BOTH
-from .grids.tolerance import AFFINITY, CHOSEN, FIXED, LISTS, MEL, SILENCE, TOLERANCES, affinity, fixed, mel, priced
+from .grids.tolerance import AFFINITY, CHOSEN, FIXED, SILENCE, TOLERANCES, affinity, fixed, mel, priced
 from .measured import Measured
 from .panels import losses
 from .tables import listed, table
@@ -22,154 +21,134 @@ MOST_HERTZ = 8.3
 # what a loss may be at most, in units of the metric; of captions and answers in % of the score with all tokens
 LIMITS = {STRINGS: 1.0, SENTENCES: 1.0, GERMAN: 2.0, SOUNDS: 3.0, ANSWERS: 1.0}
 SHARES = (SOUNDS, ANSWERS)
+SHOWN = (priced(CHOSEN), fixed("1/2"), fixed("1/3"), affinity("0.9"), mel(CHOSEN))
 
-HEAD = """# Tokens where the sound is: a tolerance instead of a count
+PAGE = """# Tokens where the sound is: a tolerance instead of a count
 
 {summary}
 
-Made by `make reproduce` from `results/`; do not edit. `make tolerance` measures the runs anew.
+## What was measured
 
-**The question.** A fixed share asks the same of a pause, of a dog and of fast speech. `ward@tolerance=λ` merges
-neighbours as long as a merge costs at most λ (s·t/(s+t)·‖ū−v̄‖² of segments of s and t tokens of unit length), so it
-spends tokens where the sound changes. Is one λ good for all tasks, without training?
+`ward@tolerance=λ` merges neighbours as long as a merge costs at most λ (s·t/(s+t)·‖ū−v̄‖² of segments of s and t tokens
+of unit length), so it spends tokens where the sound changes.
 
-**What was measured.** *pocket*, a model of {parameters} million parameters that we trained ourselves (its third
-version; the shipped one is in [fourth.md](fourth.md)), greedy,
-on {device}: {lists}. λ = {chosen}, the default of `fewhertz.compress`, was chosen on dev: there it is the largest that
-costs sentences less than a point of WER. Nothing was chosen on these lists. Gains are paired, above 0 better, with 95 %
-bootstrap intervals over groups; ✓: above 0, ✗: below. The sentences are near to what pocket was trained on, and 14
+All of it is of *pocket*, a model of {parameters} million parameters (third version, weights `{sha}`; the shipped
+one: [fourth.md](fourth.md)), greedy: {lists}. λ = {chosen}, the default of `fewhertz.compress`, was chosen on dev, the
+largest that costs sentences less than a point of WER; nothing on these lists. Gains are over all tokens, above 0
+better, with paired 95 % bootstrap intervals over groups. The sentences are near to what pocket was trained on, and 14
 speakers said the words.
+
+![Loss against audio tokens per second, a panel a task: λ, fixed shares, affinity](tolerance.png)
+
+## Hz, and gain
+
+All with `{both}`; `count=mel` decides the count on the log-mel, as vLLM needs it. The picture has other λ.
+
+{table}
+
+{cost}
+
+## Does agreement say what a method loses?
+
+{agreement}
+
+## To check it
+
+`make reproduce` makes this page from `results/`. All runs: `python -m recipes.research.pack unpack results
+out/runs`, then `fewhertz report out/runs/tolerance`. `make tolerance` measures them anew.
 """
 
-TARGETS = f"""## Targets
 
-Mean rate at most {MOST_HERTZ} Hz, and of each task a loss of at most 1 point of WER, 2 of BLEU, 3 % of CIDEr-D, 1 % of
-the accuracy.
-
-"""
-
-
-def verdicts(measured: Measured, run: str) -> list[str]:
-    """Of each task, whether the loss is at most what it may be."""
-    found = []
+def verdicts(measured: Measured, run: str) -> dict[str, list[str]]:
+    """Tasks by whether the loss is at most what it may be."""
+    found: dict[str, list[str]] = {}
     for task in TASKS:
         one = lost(measured, task, run, task.unit, relative=task in SHARES)
-        found.append("–" if one is None else f"{one.verdict(LIMITS[task])}: {one.value:+.1f}")
+        found.setdefault(one.verdict(LIMITS[task]), []).append(task.name)
     return found
 
 
 def row(measured: Measured, run: str) -> list[str]:
     """Rate and gain on each list."""
-    found = [measured.spent(task, run, BASELINE) for task in LISTS]
-    return [f"`{run}`", f"{measured.mean_hertz(TASKS, run):.1f}", *found]
+    found = [f"{measured.hertz(task, run):.1f}: {measured.gain(task, run, BASELINE).plain}" for task in TASKS]
+    return [f"`{run.removesuffix(BOTH)}`", f"{measured.mean_hertz(TASKS, run):.1f}", *found]
 
 
-def rows(measured: Measured, runs: Sequence[str]) -> list[list[str]]:
-    return [row(measured, run) for run in runs if all(measured.there(task, run) for task in TASKS)]
-
-
-def page(measured: Measured) -> str:
-    """The page in Markdown."""
-    ours = priced(CHOSEN)
-    assert ours == DEFAULT
-    heads = ["", "mean Hz of five", *(f"{task.name} ({task.unit})" for task in LISTS)]
+def summary(measured: Measured) -> str:
+    """What it comes to."""
+    ours, third = priced(CHOSEN), fixed("1/3")
+    hertz = {task: measured.hertz(task, ours) for task in TASKS}
+    least, most = (pick(TASKS, key=hertz.__getitem__) for pick in (min, max))
+    clear = {run: _clear(measured, run) for run in (ours, third)}
     quiet, loud = measured.hertz(SILENCE, ours), measured.hertz(SENTENCES, ours)
-    gains = {task: measured.gain(task, ours, BASELINE) for task in LISTS}
-    summary = listed(
+    held = "; ".join(f"{what} {', '.join(names)}" for what, names in verdicts(measured, ours).items())
+    return listed(
         [
             f"At λ = {CHOSEN} the five tasks take {measured.mean_hertz(TASKS, ours):.1f} Hz on average, of 25: "
-            + ", ".join(f"{task.name} {measured.hertz(task, ours):.1f}" for task in TASKS)
-            + ".",
-            "Against all tokens: " + ", ".join(f"{task.name} {gains[task]}" for task in TASKS) + ".",
-            f"A fixed third ({measured.hertz(SENTENCES, fixed('1/3')):.1f} Hz everywhere): "
-            + ", ".join(f"{task.name} {measured.gain(task, fixed('1/3'), BASELINE)}" for task in TASKS)
-            + ".",
+            f"{least.name} {hertz[least]:.1f}, {most.name} {hertz[most]:.1f}. Clearly worse than with all: "
+            f"{clear[ours]}.",
+            f"A fixed third, {measured.mean_hertz(TASKS, third):.1f} Hz everywhere, is clearly worse on "
+            f"{clear[third]}.",
             f"Sentences with as much silence as speech take {quiet:.1f} Hz, {100 * quiet / loud:.0f} % of {loud:.1f}: "
-            f"{gains[SILENCE]}.",
-            "What other λ take and lose is in the first table.",
+            f"{measured.gain(SILENCE, ours, BASELINE).plain}.",
+            f"Targets, {MOST_HERTZ} Hz and a loss of at most 1 point of WER, 2 of BLEU, 3 % of CIDEr-D, 1 % of "
+            f"accuracy: rate {'**met**' if measured.mean_hertz(TASKS, ours) <= MOST_HERTZ else '**missed**'}; {held}.",
         ]
     )
-    targets = []
-    for run in [*map(priced, TOLERANCES), *map(fixed, FIXED)]:
-        if measured.there(SOUNDS, run):
-            targets.append([f"`{run}`", f"{measured.mean_hertz(TASKS, run):.1f}", *verdicts(measured, run)])
-    device = measured.run(STRINGS, BASELINE).record["hardware"]["device"]
-    lists = ", ".join(f"{task.rows} {task.name}" for task in LISTS)
-    parts = [
-        HEAD.format(summary=summary, parameters=PARAMETERS, device=device, lists=lists, chosen=CHOSEN),
-        "![Loss against audio tokens per second, a panel a task: λ, fixed shares, affinity](tolerance.png)",
-        "## One λ for all lists\n\n"
-        + table(heads, rows(measured, [*map(priced, TOLERANCES), priced(CHOSEN, "optimal")])),
-        "## Fixed shares\n\n"
-        + table(heads, rows(measured, [*map(fixed, FIXED), fixed("1/2", "pool"), fixed("1/3", "pool")])),
-        "## The published methods of variable length, with corrections\n\n"
-        + table(heads, rows(measured, [*map(affinity, AFFINITY), f"unseg{BOTH}"])),
-        "## The count decided on the log-mel, as vLLM needs it\n\nThe prices are those of log-mel, so λ is another.\n\n"
-        + table(heads, rows(measured, [*map(mel, MEL)])),
-        TARGETS + table(["", "mean Hz of five", *(task.name for task in TASKS)], targets),
-    ]
-    parts += [price(RESULTS / "bench"), agreed(RESULTS / "bench")]
-    return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
-def price(bench: Path) -> str:
+def _clear(measured: Measured, run: str) -> str:
+    """Where a run is worse than all tokens."""
+    gains = {task: measured.gain(task, run, BASELINE) for task in TASKS}
+    return ", ".join(f"{task.name} {gain.plain}" for task, gain in gains.items() if gain.sign < 0) or "nowhere"
+
+
+def page(measured: Measured, bench: Path = RESULTS / "bench") -> str:
+    """The page in Markdown."""
+    assert priced(CHOSEN) == DEFAULT
+    return PAGE.format(
+        summary=summary(measured),
+        parameters=PARAMETERS,
+        sha=measured.run(STRINGS, BASELINE).record["weights_sha256"][:8],
+        lists=", ".join(f"{task.rows} {task.name}" for task in TASKS),
+        chosen=CHOSEN,
+        both=BOTH,
+        table=table(
+            ["", "mean Hz", *(f"{task.name} ({task.unit.split(',')[0]})" for task in TASKS)],
+            [row(measured, run) for run in SHOWN],
+        ),
+        cost=price(json.loads((bench / "tolerance.json").read_text("utf-8"))),
+        agreement=agreed(json.loads((bench / "agreement.json").read_text("utf-8"))),
+    )
+
+
+def price(found: dict[str, Any]) -> str:
     """What finding the count costs."""
-    if not (bench / "tolerance.json").exists():
-        return ""
-    found = json.loads((bench / "tolerance.json").read_text("utf-8"))
-    rows = [
-        [
-            f"{one['tokens']} tokens, batch {one['batch']}",
-            f"{one['over_the_same_count']:.2f} times `ward` at that count",
-        ]
-        for one in found["tolerance"]
-    ]
-    rows += [
-        [f"count on log-mel, {one['clip_seconds']} s", f"{100 * one['of_making_the_mel']:.0f} % of making the log-mel"]
-        for one in found["count_on_mel"]
-    ]
-    what = f"On one core of {found['environment']['cpu']} (`python -m bench.tolerance`), 54 % of the tokens kept.\n\n"
-    return "## What it costs to find the count\n\n" + what + table(["", "processor time"], rows)
-
-
-def agreed(bench: Path) -> str:
-    """Whether agreement says what a method loses."""
-    if not (bench / "agreement.json").exists():
-        return ""
-    found = json.loads((bench / "agreement.json").read_text("utf-8"))
-    rows = []
-    for one in found["lists"]:
-        chosen = one["chosen"]
-        low, high = chosen["interval"] if chosen else (0, 0)
-        rows.append(
-            [
-                f"{one['list']} ({one['metric']})",
-                str(len(one["candidates"])),
-                f"{one['rank_correlation_agreement']:.2f}",
-                f"{one['rank_correlation_kl']:.2f}",
-                f"`{chosen['method']}`, {chosen['hertz']:.1f} Hz: {chosen['loss']:+.2f} [{low:+.2f}, {high:+.2f}]"
-                if chosen
-                else "none",
-                tested(chosen) if chosen else "–",
-            ]
-        )
-    heads = ["dev list", "candidates", "rank correlation of disagreement", "of divergence"]
+    times = [one["over_the_same_count"] for one in found["tolerance"]]
+    shares = ", ".join(
+        f"{100 * one['of_making_the_mel']:.0f} % at {one['clip_seconds']} s" for one in found["count_on_mel"]
+    )
     return (
-        "## Does agreement say what a method loses?\n\n`fewhertz tune` reads no label: it counts the tokens of the "
-        "uncompressed model's own answers at which a method would choose otherwise. Here its ranks are held against "
-        f"true losses on the same clips, with weights `{found.get('weights_sha256', '2b4d5eb5')[:8]}` "
-        "(`python -m recipes.research.agreement`).\n\n"
-        + table([*heads, f"its choice at {100 * found['agree']:g} %: true loss", "on test"], rows)
+        f"Finding the count takes {min(times):.2f} to {max(times):.2f} times as long as `ward` at that count; on the "
+        f"log-mel {shares}, of making it (`python -m bench.tolerance`)."
     )
 
 
-def tested(chosen: dict[str, Any]) -> str:
-    """The true loss of a choice on the test list of the same kind."""
-    if "test" not in chosen:
-        return "–"
-    one = chosen["test"]
-    low, high = one["interval"]
-    return f"{one['rate_hz']:.1f} Hz: {one['loss']:+.2f} [{low:+.2f}, {high:+.2f}], n={one['n']}"
+def agreed(found: dict[str, Any]) -> str:
+    """Whether agreement says what a method loses."""
+    shown = []
+    for one in found["lists"]:
+        low, high = one["chosen"]["interval"]
+        shown.append(
+            f"{one['list']} {one['rank_correlation_agreement']:.2f}, {one['chosen']['loss']:+.2f} "
+            f"[{low:+.2f}, {high:+.2f}] {one['metric'].upper()}"
+        )
+    return (
+        "`fewhertz tune` reads no label: it counts the tokens of the uncompressed model's own answers at which a "
+        f"method would choose otherwise. Rank correlation with true losses over {len(found['lists'][0]['candidates'])} "
+        f"candidates (weights `{found['weights_sha256'][:8]}`), and the true loss of its choice at "
+        f"{100 * found['agree']:g} %: {'; '.join(shown)}."
+    )
 
 
 def draw(measured: Measured, file: Path) -> Path:
@@ -188,10 +167,8 @@ def draw(measured: Measured, file: Path) -> Path:
 
 
 def write(measured: Measured, docs: Path) -> list[Path]:
-    """The page and its picture; nothing where the runs are missing."""
+    """The page and its picture."""
     own = measured.of(TOLERANCE)
-    if not own.there(SILENCE, priced(CHOSEN)):
-        return []
     file = docs / "tolerance.md"
     file.write_text(page(own), "utf-8")
     return [file, draw(own, docs / "tolerance.png")]

@@ -29,8 +29,8 @@ from recipes.research.grids.training_free import (
     spec,
 )
 from recipes.research.measured import Measured
-from recipes.research.tasks import DEV, DOCS, MODEL, ON_DEV, RESULTS, SPEECH, STRINGS, TASKS, Asked
-from recipes.research.training_free import letters, page
+from recipes.research.tasks import DEV, MODEL, ON_DEV, RESULTS, SPEECH, STRINGS, TASKS, Asked
+from recipes.research.training_free import letters
 from recipes.research.training_free.rivals import rivals
 from recipes.research.training_free.targets import Loss
 
@@ -38,11 +38,6 @@ from recipes.research.training_free.targets import Loss
 @pytest.fixture(scope="module")
 def measured() -> Measured:
     return Measured(RESULTS)
-
-
-def test_the_page_is_made_of_the_committed_results(measured: Measured) -> None:
-    text = (DOCS / "training-free.md").read_text("utf-8")
-    assert page.page(measured) == text, "run: make reproduce"
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.label)

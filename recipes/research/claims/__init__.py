@@ -1,1 +1,1 @@
-"""docs/research/claims.md: a file for each kind of claim, `page` on top."""
+"""docs/research/claims.md: claims without training, and on adapters; `page` on top."""

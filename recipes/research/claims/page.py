@@ -40,7 +40,7 @@ that pocket had heard; the control is trained alike, with all tokens.
 ## Twenty claims
 
 Figures are gains of the first over the second, above 0 better, in units of the metric, with 95 % intervals: paired
-bootstraps over groups (speakers, sentences, scenes). Two of them are word strings; sentences. Numbers like 3 / 9 / 3
+bootstraps over groups (speakers, sentences, scenes). Pairs are word strings; sentences. Numbers like 3 / 9 / 3
 count comparisons over tasks and budgets: better / tied / worse; tied: the interval holds 0. Of twenty
 comparisons without any difference, one is expected to lie outside 0.
 
@@ -52,9 +52,9 @@ comparisons without any difference, one is expected to lie outside 0.
 
 ## To check it
 
-`make reproduce` makes this page from `results/`. All runs behind it: `python -m recipes.research.pack unpack results
-out/runs`, then `fewhertz report out/runs`. `make claims` measures the runs anew, `make recovery` trains the adapters;
-`results/recovery/trainings.jsonl` says how each was trained.
+`make reproduce` makes this page from `results/`. All runs: `python -m recipes.research.pack unpack results out/runs`,
+then `fewhertz report out/runs`, or `out/runs/recovery`. `make claims` measures them anew, `make recovery` trains the
+adapters; `results/recovery/trainings.jsonl` says how each was trained.
 """
 
 
@@ -77,7 +77,8 @@ def summary(measured: Measured, found: Sequence[Claim]) -> str:
             f"After LoRA `pool` at a third has {wer(measured, ADAPTED)}; the control, all tokens, "
             f"{wer(measured, CONTROLLED)}.",
             f"Of twenty claims, {', '.join(kinds['holds'])} hold, at least in part; "
-            f"{', '.join(kinds['does not hold'])} do not; {', '.join(kinds['inconclusive'])} are inconclusive; of {', '.join(kinds[''])} some parts hold.",
+            f"{', '.join(kinds['does not hold'])} do not; {', '.join(kinds['inconclusive'])} are mostly inconclusive; "
+            f"of {', '.join(kinds[''])} some parts hold.",
         ]
     )
 

@@ -62,7 +62,7 @@ def section(tried: Measured) -> str:
     found = ", ".join(f"`{one}` {counts(over(tried, one))}" for one in CANDIDATES if one != OURS_BEST)
     kept = ", ".join(f"`{one}`" for one in paying(tried)) or "none"
     return (
-        f"On dev alone, though test scores of some had been known. `{RECOMMENDED}`, all with corrections, five tasks "
+        f"On dev alone, though some test scores had been known. `{RECOMMENDED}`, all with corrections, five tasks "
         f"at {', '.join(DEV_KEEPS)}, better / tied / worse: over {found}. `optimal` costs more. "
         f"Other multiples of log s and other positions (`recipes/research/ideas.py`): {counts(tuned(tried))}. Of "
         f"{len(IDEAS)} ideas, clearly better on more than one task: {kept}."

@@ -57,9 +57,9 @@ for their number. A large model may lean less on positions, and lose less to beg
 
 ## To check it
 
-`make reproduce` makes this page from `results/`. All runs behind it: `python -m recipes.research.pack unpack results
-out/runs`, then `fewhertz report out/runs`. `make training-free` and `make other-models` measure them anew. After LoRA:
-[claims.md](claims.md).
+`make reproduce` makes this page from `results/`. All runs: `python -m recipes.research.pack unpack results out/runs`,
+then `fewhertz report out/runs`, or `out/runs/other-models`. `make training-free` and `make other-models` measure them
+anew. After LoRA: [claims.md](claims.md).
 """
 
 
@@ -81,8 +81,8 @@ def summary(measured: Measured) -> str:
             f"sentences; {whole} with all tokens), `pool` as published {loses(spec('pool', AS_PUBLISHED, '1/2'))}.",
             f"At a third {loses(default('1/3'))}: too few for sentences.",
             f"There `{OURS_BEST}` gains {time} by `+time`, {sizes} by `+sizes`, {both} by both.",
-            f"Against {len(PUBLISHED)} published methods, each with the corrections that score best on the list itself, "
-            f"five tasks and budgets: better / tied / worse {rivals.front(measured)[1]}.",
+            f"Against {len(PUBLISHED)} published methods, each with the corrections that score best on the list "
+            f"itself, five tasks and budgets: better / tied / worse {rivals.front(measured)[1]}.",
         ]
     )
 
