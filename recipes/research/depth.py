@@ -21,6 +21,7 @@ from .grids.depth import (
     METHODS,
     PRICED,
     ROWS,
+    SCHEDULES,
     TENTH,
     THIRD,
     VOICES,
@@ -130,12 +131,14 @@ def heard(measured: Measured, by_kind: dict[str, list[int]], known: list[str]) -
 
 
 def deep(measured: Measured) -> str:
-    """Merging inside the LLM, before each layer."""
+    """Merging inside the LLM, before each layer and by schedules."""
     rows = []
     for method, corrections in ROWS:
         specs = [within(k, method=method, corrections=corrections) for k in LAYERS]
         rows.append([f"`{method}{corrections}`", *(measured.gain(SENTENCES, s, BASELINE).plain for s in specs)])
-    return table(["", *(f"k = {k}" for k in LAYERS)], rows)
+    parts = [f"{one} {measured.gain(SENTENCES, within(one), BASELINE).plain}" for one in SCHEDULES]
+    text = f"By a schedule (`ward{BOTH}`, a part before each of the layers, a third behind the last): "
+    return f"{table(['', *(f'k = {k}' for k in LAYERS)], rows)}\n\n{text}{'; '.join(parts)}."
 
 
 def saved() -> str:
