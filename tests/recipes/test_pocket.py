@@ -32,6 +32,7 @@ from recipes.pocket import (
     hear,
     leaks,
     model,
+    optimiser,
     pack,
     sounds,
     start,
@@ -562,7 +563,7 @@ def test_a_run_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_orthogonalise() -> None:
     matrices = torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(train.orthogonalise(matrices))
+    values = torch.linalg.svdvals(optimiser.orthogonalise(matrices))
     assert values.min() > 0.4 and values.max() < 1.4
 
 
