@@ -14,6 +14,7 @@ RESULTS = HERE / "results"
 SHIPPED = REPO / "src" / "fewhertz" / "pocket"
 
 SAMPLE_RATE = 16_000  # Hz
+LONGEST = 29.5  # seconds of a training clip
 HOP = 160  # samples: 100 mel frames a second
 N_MELS = 80
 
@@ -116,6 +117,7 @@ class Size:
     german: int  # and German ones
     mix_from: int  # step from which everything is mixed in; before it, short synthetic English alone
     steps: int
+    family: str = "qwen2_audio"  # `model_type` of the class that is trained: `family.FAMILIES`
 
 
 SIZES = {

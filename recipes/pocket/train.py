@@ -31,16 +31,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+from transformers import AutoProcessor, PreTrainedModel
 
 from fewhertz.method import Method
 
 from . import config, tokenizer
 from .config import RUNS, SHARES, SIZES
 from .data import BATCHES, Bank, Batch, Training, listed_items, load_table
+from .family import of, special_ids
 from .flex import drawn, merged
-from .hear import heard, noises
-from .model import CTCHead, build, encode, frame_lengths, model_config
+from .hear import noises
+from .model import CTCHead
 from .optimiser import make_optimiser
 
 CTC_WEIGHT = 0.5
@@ -67,10 +68,10 @@ def shifted(audio: Tensor, share: float) -> Tensor:
 
 
 def losses(
-    model: Qwen2AudioForConditionalGeneration,
+    model: PreTrainedModel,
     head: CTCHead,
     batch: Batch,
-    mel: Tensor,
+    features: Tensor,
     audio_id: int,
     smoothing: float,
     shift: float = 0.0,
@@ -80,9 +81,10 @@ def losses(
 
     ``shift``: share of the examples at `shifted` positions. ``method``: what merges the audio tokens; then none are.
     """
-    states, pooled = encode(model.model.audio_tower, mel, batch.frames)
+    family = of(model)
+    states, pooled = family.encode(model.model.audio_tower, features, batch.frames)
     audio = model.model.multi_modal_projector(pooled)
-    state_lengths, token_lengths = frame_lengths(batch.frames)
+    state_lengths, token_lengths = family.lengths(batch.frames)
     ids, target, answer = batch.ids, batch.ids, batch.answer
     if model.training:
         noise = batch.answer & (torch.rand(ids.shape, device=ids.device) < REPLACED)
@@ -92,7 +94,7 @@ def losses(
     # transformers takes a step other than 1 for the beginning of another sequence.
     places, reading = {}, nullcontext()
     if method is not None:
-        tokens, trim, layout = merged(method, audio, token_lengths, batch, audio_id)
+        tokens, trim, layout = merged(method, audio, token_lengths, batch, audio_id, family.hz)
         ids, target, answer = trim.apply(ids, 0), trim.apply(target, 0), trim.apply(answer, False)
         places = {"position_ids": layout.positions, "attention_mask": layout.mask}
         reading = layout.on(model)
@@ -116,7 +118,7 @@ def losses(
 
 
 @torch.no_grad()
-def start_from(model: Qwen2AudioForConditionalGeneration, processor: object, folder: Path) -> None:
+def start_from(model: PreTrainedModel, processor: object, folder: Path) -> None:
     """Copy the weights of an exported model of the same widths; token rows by the token's text, so that the tokenizer
     may differ. Layers that it lacks begin as the identity.
     """
@@ -129,7 +131,9 @@ def start_from(model: Qwen2AudioForConditionalGeneration, processor: object, fol
             weight[new_rows] = old[name][old_rows].to(weight.dtype)
         elif name in old:
             weight.copy_(old[name])
-        elif name.endswith(("o_proj.weight", "down_proj.weight", "out_proj.weight", "fc2.weight")):
+        elif name.endswith(
+            ("o_proj.weight", "down_proj.weight", "out_proj.weight", "fc2.weight", "output_dense.weight")
+        ):
             weight.zero_()
 
 
@@ -188,13 +192,14 @@ def save(path: Path, state: dict) -> None:
 
 
 @torch.no_grad()
-def held_out(model: Qwen2AudioForConditionalGeneration, head: CTCHead, lists: dict[str, list[Batch]], bank: Tensor,
+def held_out(model: PreTrainedModel, head: CTCHead, lists: dict[str, list[Batch]], bank: Tensor,
              noise: Tensor, audio_id: int) -> dict[str, float]:  # fmt: skip
     """Cross-entropy per token of the answers of some items of each list: what the course is judged by."""
     model.eval()
     out = {}
     for name, batches in lists.items():
-        found = [float(losses(model, head, b, heard(bank, noise, b.clips)[0], audio_id, 0.0)[0]) for b in batches]
+        given = ((b, of(model).heard(bank, noise, b.clips)) for b in batches)
+        found = [float(losses(model, head, b, features, audio_id, 0.0)[0]) for b, features in given]
         out[name] = round(sum(found) / len(found), 4)
     model.train()
     return out
@@ -225,12 +230,10 @@ def train(args: argparse.Namespace) -> None:
     if args.init or args.mix_from is not None:
         data.mix_from = args.mix_from or 0  # a model to begin from hears already
     data.table = load_table(run / "phonemes.json", data.rows)
-    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
+    family = data.family
     torch.manual_seed(args.seed)
-    model = build(model_config(size, ids)).to(args.device).train()
-    model.model.audio_tower.dropout = args.dropout
-    for layer in model.model.audio_tower.layers:
-        layer.dropout = args.dropout
+    model = family.build(size, special_ids(family, processor.tokenizer)).to(args.device).train()
+    family.drop(model.model.audio_tower, args.dropout)
     if args.init and not (run / "checkpoint.pt").exists():
         start_from(model, processor, args.init)
     head = CTCHead(size.d_encoder, len(data.table)).to(args.device)
@@ -291,11 +294,11 @@ def train(args: argparse.Namespace) -> None:
             for group in optimiser.param_groups:
                 group["lr"] = lr
             with torch.no_grad():
-                mel, _ = heard(bank, noise, batch.clips)
+                features = family.heard(bank, noise, batch.clips)
             with autocast():
                 shift = args.shift if step >= data.mix_from else 0.0
                 method = drawn(args.seed * 1_000_003 + step) if args.flex else None
-                ce, ctc = losses(model, head, batch, mel, audio_id, args.smoothing, shift, method)
+                ce, ctc = losses(model, head, batch, features, audio_id, args.smoothing, shift, method)
             optimiser.zero_grad(set_to_none=True)
             (ce + CTC_WEIGHT * ctc).backward()
             grads = [p.grad for p in trained if p.grad is not None]
