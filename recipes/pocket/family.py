@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from .config import SIZES, Size
 from .hear import Clips
 from .model import Qwen2Audio
+from .omni import OmniAsr
 
 
 class Family(Protocol):
@@ -54,7 +55,7 @@ class Family(Protocol):
         """States ``[b, t, d]`` for CTC, and audio tokens ``[b, n, d]`` before the projector; padded."""
 
 
-FAMILIES: dict[str, Family] = {"qwen2_audio": Qwen2Audio()}
+FAMILIES: dict[str, Family] = {"qwen2_audio": Qwen2Audio(), "omniasr": OmniAsr()}
 
 
 def of(model: nn.Module) -> Family:
