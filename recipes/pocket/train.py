@@ -345,6 +345,7 @@ def train(args: argparse.Namespace) -> None:
         if number % args.save_every == 0:
             store()
     store()
+    metrics.close()
 
 
 def main() -> None:

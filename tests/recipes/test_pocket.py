@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+import transformers
 from safetensors import safe_open
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
@@ -27,6 +28,7 @@ from recipes.pocket import (
     data,
     evaluate,
     export,
+    family,
     features,
     flex,
     hear,
@@ -387,10 +389,12 @@ def test_training_begins_where_another_model_ended(
 
 
 @pytest.mark.parametrize("name", config.SIZES)
-def test_every_size_may_be_shipped(processor: object, name: str) -> None:
-    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in model.Qwen2Audio.special}
+def test_every_size_may_be_shipped(name: str) -> None:
+    kind = family.of_size(name)
+    if config.SIZES[name].family == "omniasr" and not hasattr(transformers, "OmniASRConfig"):
+        pytest.skip(f"transformers {transformers.__version__} has no OmniASR")
     with torch.device("meta"):
-        made = Qwen2AudioForConditionalGeneration(model.model_config(config.SIZES[name], ids))
+        made = kind.blank(config.SIZES[name], {token: i for i, token in enumerate(kind.special, 1000)})
     count = sum(p.numel() for p in made.parameters())
     assert count <= 12_000_000 and 2 * count <= export.MAX_BYTES
 
