@@ -125,6 +125,11 @@ class OmniAsr:
             for x in tower.layers
         ]
         initialise(model, [*(layer.conv for layer in layers), tower.encode_positions.conv], ends)
+        for layer in layers[1:]:
+            # All taps alike: each convolution smooths what the one before has rectified, as a filter bank would. From
+            # random taps CTC stays for long at what blanks alone give
+            taps = layer.conv.weight.detach()
+            taps.copy_(taps.mean(2, keepdim=True).expand_as(taps))
         for layer in layers:
             layer.register_forward_hook(_laid_out_alike)
         return model
