@@ -35,7 +35,7 @@ test-versions: $(READY)
 	  [ -e $$folder/.ready ] || { $(BIN)/python -m pip install -q --target $$folder transformers==$$version && touch $$folder/.ready; } || exit 1; \
 	  echo "transformers $$version"; \
 	  PYTHONPATH=$$folder $(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal \
-	    tests/test_corrections.py tests/test_attach.py tests/families/test_families.py tests/families/test_trim.py tests/families/test_inside.py tests/families/test_inside_llm.py || exit 1; \
+	    tests/test_corrections.py tests/test_attach.py tests/families/test_families.py tests/families/test_trim.py tests/families/test_inside.py tests/families/test_inside_llm.py tests/recipes/test_omni.py || exit 1; \
 	done
 
 # the plugin under vLLM, which wants an older transformers than our newest: in .venv-vllm

@@ -14,6 +14,7 @@ RESULTS = HERE / "results"
 SHIPPED = REPO / "src" / "fewhertz" / "pocket"
 
 SAMPLE_RATE = 16_000  # Hz
+LONGEST = 29.5  # seconds of a training clip
 HOP = 160  # samples: 100 mel frames a second
 N_MELS = 80
 
@@ -116,6 +117,7 @@ class Size:
     german: int  # and German ones
     mix_from: int  # step from which everything is mixed in; before it, short synthetic English alone
     steps: int
+    family: str = "qwen2_audio"  # `model_type` of the class that is trained: `family.FAMILIES`
 
 
 SIZES = {
@@ -126,12 +128,14 @@ SIZES = {
     # the shape of `small`, so that it can begin from the third version's weights, on the audio of `large`
     "fourth": Size(192, 5, 3, 192, 4, 512, 1024, 420_000, 70_000, 500, 12_000),
     "large": Size(320, 6, 5, 256, 4, 640, 1024, 420_000, 70_000, 500, 8_000),  # for a GPU: all that 25 MB hold
+    # another class, which reads the wave: 50 audio tokens a second instead of 25, an LLM of the shape of `fourth`
+    "omni": Size(192, 5, 3, 192, 4, 512, 1024, 420_000, 70_000, 500, 12_000, "omniasr"),
 }
 
 
 def cache(size: str) -> Path:
     """Where the audio of a size is: that of the tiny one is little, `large` hears more voices and sentences."""
-    return HERE / "cache" / {"tiny": "tiny", "fourth": "large", "large": "large"}.get(size, "full")
+    return HERE / "cache" / {"tiny": "tiny", "fourth": "large", "large": "large", "omni": "large"}.get(size, "full")
 
 
 SPOKEN = ("english", "spell", "tone", "german")  # kinds of synthetic speech

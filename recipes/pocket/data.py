@@ -18,13 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from . import config, corpus, sounds
-from .config import N_MELS, REQUESTS, SAMPLE_RATE, SHARES, SIZES, WORDS
+from .config import LONGEST, N_MELS, REQUESTS, SAMPLE_RATE, SHARES, SIZES, WORDS
 from .corpus import read_jsonl
+from .family import Family, of_size
 from .features import frames_of
 from .hear import BANDS, COLOURS, NOISE_SECONDS, STRETCHES, Clips
-from .model import frame_lengths
 
-LONGEST = 29.5  # seconds of a training clip
 BATCHES = 8  # of a round, about
 
 
@@ -105,7 +104,7 @@ class Item:
 @dataclass
 class Batch:
     clips: Clips
-    frames: Tensor  # [c] valid mel frames
+    frames: Tensor  # [c] what the encoder reads of it, by `Family.frames_of`
     ids: Tensor  # [b, n] prompt with its audio placeholders, then (in training) the answer; padded
     valid: Tensor  # [b, n] bool
     answer: Tensor  # [b, n] bool: positions whose token is to be predicted
@@ -135,8 +134,8 @@ class Prompts:
 
     def __init__(self, processor: object) -> None:
         self.tok: PreTrainedTokenizerBase = processor.tokenizer
-        self.audio = self.tok.convert_tokens_to_ids("<|AUDIO|>")
-        self.end = self.tok.convert_tokens_to_ids("<|im_end|>")
+        self.audio = self.tok.convert_tokens_to_ids(processor.audio_token)
+        self.end = self.tok.eos_token_id
         self.pad = self.tok.pad_token_id
         self.processor = processor
         self.parts = functools.cache(self._parts)
@@ -146,7 +145,7 @@ class Prompts:
         content = [{"type": "audio", "audio": ""}] * clips + [{"type": "text", "text": request}]
         chat = [{"role": "user", "content": content}]
         frame = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        return [self.tok(part)["input_ids"] for part in frame.split("<|AUDIO|>")]
+        return [self.tok(part)["input_ids"] for part in frame.split(self.processor.audio_token)]
 
     def __call__(self, request: str, *audio_tokens: int) -> list[int]:
         parts = self.parts(request, len(audio_tokens))
@@ -166,11 +165,6 @@ def load_table(path: Path, rows: list[dict]) -> dict[str, int]:
         names = sorted(name for name, n in count.items() if n >= 20)
         path.write_text(json.dumps({name: i + 1 for i, name in enumerate(names)}))
     return json.loads(path.read_text())
-
-
-def tokens_of(samples: int) -> int:
-    """Audio tokens of a clip."""
-    return int(frame_lengths(torch.tensor(frames_of(samples)))[1])
 
 
 def listed_items(bank: Bank, name: str) -> list[Item]:
@@ -257,6 +251,7 @@ class Training:
         self, size: str, processor: object, seed: int, seconds: float, shares: dict[str, float] = SHARES
     ) -> None:
         self.seed, self.budget, self.mix_from = seed, int(seconds * SAMPLE_RATE), SIZES[size].mix_from
+        self.family = of_size(size)
         folder = config.cache(size)
         self.bank = bank = Bank(folder)
         self.rows = bank.rows
@@ -349,7 +344,8 @@ class Training:
     ) -> Item:
         """Whole clips, each after its gap in seconds; now and then as several clips of one prompt."""
         lead = float(rng.uniform(0, 1.0)) if rng.random() < 0.4 else 0.0  # so that no time is special
-        cut = int(rng.integers(1, len(rows))) if len(rows) > 1 and rng.random() < 0.06 else None
+        parted = len(rows) > 1 and rng.random() < 0.06 and self.family.several
+        cut = int(rng.integers(1, len(rows))) if parted else None
         clips: list[list[Stretch]] = [[]]
         spoken: list[list[str]] = [[]]
         at = 0
@@ -560,12 +556,13 @@ class Training:
     def _collate(self, items: list[Item], bank: Bank, rng: np.random.Generator | None, augment: float) -> Batch:
         clips = planned(items, bank, rng, augment)
         lengths = clips.samples.tolist()
+        frames = torch.tensor([self.family.frames_of(n) for n in lengths])
+        tokens = self.family.lengths(frames)[1].tolist()
         rows, answers, targets, known = [], [], [], []
         at = 0
         for item in items:
-            counts = [tokens_of(n) for n in lengths[at : at + len(item.clips)]]
+            prompt = self.prompts(item.request, *tokens[at : at + len(item.clips)])
             at += len(item.clips)
-            prompt = self.prompts(item.request, *counts)
             answer = [*self.prompts.tok(item.text)["input_ids"], self.prompts.end]
             rows.append(prompt + answer)
             answers.append(len(answer))
@@ -579,13 +576,12 @@ class Training:
         valid = place < size
         answer = valid & (place >= size - spoken)
         flat = torch.tensor([p for row in targets for p in row], dtype=torch.long)
-        frames = torch.tensor([frames_of(n) for n in lengths])
         return Batch(clips, frames, ids, valid, answer, torch.tensor(known), flat,
                      torch.tensor([len(t) for t in targets]), sum(lengths) / SAMPLE_RATE)  # fmt: skip
 
 
 def evaluation_batches(
-    items: list[Item], bank: Bank, prompts: Prompts, seconds: float
+    items: list[Item], bank: Bank, prompts: Prompts, family: Family, seconds: float
 ) -> list[tuple[list[int], Batch]]:
     """Batches for generation (left-padded prompts, no answer), with the indices of their items."""
     order = sorted(range(len(items)), key=lambda i: items[i].longest)
@@ -597,8 +593,8 @@ def evaluation_batches(
     out = []
     for group in groups:
         clips = planned([items[i] for i in group], bank, None, 0.0)
-        frames = torch.tensor([frames_of(n) for n in clips.samples.tolist()])
-        tokens = frame_lengths(frames)[1].tolist()
+        frames = torch.tensor([family.frames_of(n) for n in clips.samples.tolist()])
+        tokens = family.lengths(frames)[1].tolist()
         rows = [prompts(items[i].request, n) for i, n in zip(group, tokens, strict=True)]
         ids, valid = left_padded(rows, prompts.pad)
         none = torch.zeros(0, dtype=torch.long)

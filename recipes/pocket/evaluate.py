@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import track
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+from transformers import AutoProcessor, PreTrainedModel, Qwen2AudioForConditionalGeneration
 
 import fewhertz
 from fewhertz.evaluation.metrics import METRICS, interval
@@ -37,8 +37,9 @@ from .config import REQUESTS, RESULTS, RUNS, SHIPPED, cache
 from .corpus import normalise_text
 from .data import Bank, Batch, Item, Prompts, evaluation_batches, left_padded, listed_items
 from .export import load_run
-from .hear import COLOURS, heard
-from .model import encode, frame_lengths
+from .family import of
+from .features import frames_of
+from .hear import COLOURS
 from .sounds import named
 
 METRIC = {"transcribe": "wer", "translate": "bleu", "describe": "cider", "answer": "accuracy"}
@@ -98,15 +99,16 @@ Reduce = Callable[[Tensor], Tensor]  # a clip's tokens [n, d] → [m, d]
 
 @torch.inference_mode()
 def answers(
-    model: Qwen2AudioForConditionalGeneration,
+    model: PreTrainedModel,
     batch: Batch,
-    mel: Tensor,
+    features: Tensor,
     prompts: Prompts,
     reduce: Reduce | None = None,
 ) -> list[str]:
     """Greedy answers for one left-padded batch. ``reduce`` acts between encoder and projector."""
-    _, pooled = encode(model.model.audio_tower, mel, batch.frames)
-    lengths = frame_lengths(batch.frames)[1].tolist()
+    family = of(model)
+    _, pooled = family.encode(model.model.audio_tower, features, batch.frames)
+    lengths = family.lengths(batch.frames)[1].tolist()
     clips = [x[:n] for x, n in zip(pooled, lengths, strict=True)]
     ids, valid = batch.ids, batch.valid
     if reduce:
@@ -121,7 +123,7 @@ def answers(
     audio = model.model.multi_modal_projector(torch.cat(clips))
     embeds = model.get_input_embeddings()(ids)
     embeds = embeds.masked_scatter((ids == prompts.audio)[..., None], audio)
-    longest = 8 + int(batch.frames.max()) // 10  # tokens: no speech is faster than ten a second
+    longest = 8 + frames_of(int(batch.clips.samples.max())) // 10  # tokens: no speech is faster than ten a second
     out = model.generate(
         inputs_embeds=embeds, attention_mask=valid.long(), max_new_tokens=longest, do_sample=False,
         eos_token_id=prompts.end, pad_token_id=prompts.pad,
@@ -130,7 +132,7 @@ def answers(
 
 
 def ask(
-    model: Qwen2AudioForConditionalGeneration,
+    model: PreTrainedModel,
     prompts: Prompts,
     items: list[Item],
     bank: Bank,
@@ -139,11 +141,11 @@ def ask(
 ) -> list[str]:
     """The answer to every item, normalised as its reference is. ``waves``: the audio of the bank."""
     out = [""] * len(items)
-    batches = evaluation_batches(items, bank, prompts, 120.0)
+    batches = evaluation_batches(items, bank, prompts, of(model), 120.0)
     noise = torch.zeros(COLOURS, 1)  # nothing is heard but the items
     for group, batch in track(batches, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()):
-        mel, _ = heard(waves, noise, batch.clips)
-        for i, text in zip(group, answers(model, batch, mel, prompts, reduce), strict=True):
+        features = of(model).heard(waves, noise, batch.clips)
+        for i, text in zip(group, answers(model, batch, features, prompts, reduce), strict=True):
             row = items[i].row
             lang = row["lang"] if row["task"] == "transcribe" else "en"
             out[i] = normalise_text(text, lang) if row["task"] != "answer" else text.strip()
@@ -178,7 +180,7 @@ def right_sounds(items: list[Item], said: list[str]) -> float:
 
 
 def evaluate(
-    model: Qwen2AudioForConditionalGeneration,
+    model: PreTrainedModel,
     processor: object,
     items: list[Item],
     bank: Bank,
@@ -236,7 +238,7 @@ def line(split: str, name: str, row: dict) -> str:
 
 
 def sensitivity(
-    model: Qwen2AudioForConditionalGeneration,
+    model: PreTrainedModel,
     processor: object,
     found: dict[str, list[Item]],
     bank: Bank,
@@ -258,7 +260,7 @@ def sensitivity(
         rows[f"{name}, no audio"] = evaluate(model, processor, items, bank, silent_waves, 0)
     for spec in ("pool@keep=1/3", "random@keep=1/3"):
         method = fewhertz.parse(spec)
-        clip = fewhertz.Clip(rate=25.0)
+        clip = fewhertz.Clip(rate=of(model).hz)
 
         def reduce(x: Tensor, method: object = method, clip: object = clip) -> Tensor:
             return method.forward(x[None], clip)[0][0]

@@ -15,36 +15,34 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoProcessor, GenerationConfig, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers import AutoProcessor, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from . import tokenizer
 from .config import RUNS, SHIPPED, SIZES
-from .model import model_config
+from .family import of, of_size, special_ids
 
 MAX_BYTES = 25_000_000
-# longest window of a long recording: of 4, 6, 10, 15 and 30 s the one with the fewest errors on dev's passages
-COMFORTABLE_SECONDS = 4.0
 MAX_NEW_TOKENS = 256  # the default of `generate`: more than 30 s of fast speech needs
 
 
-def load_run(run: Path) -> tuple[Qwen2AudioForConditionalGeneration, object, dict]:
+def load_run(run: Path) -> tuple[PreTrainedModel, object, dict]:
     """Model (float32, evaluation mode), processor and the facts of a run's checkpoint."""
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     size = state["size"]
     processor = AutoProcessor.from_pretrained(RUNS / size / "processor")
-    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
-    model = Qwen2AudioForConditionalGeneration(model_config(SIZES[size], ids))
+    family = of_size(size)
+    model = family.blank(SIZES[size], special_ids(family, processor.tokenizer))
     model.load_state_dict(state["model"])
     facts = {"size": size, "step": state["step"], "spent_s": state["spent"], "heard_s": state["heard"]}
     facts |= {"hardware": state["hardware"], "before": state["before"]}
     return model.eval(), processor, facts
 
 
-def shipped_config(config: Qwen2AudioConfig) -> Qwen2AudioConfig:
-    config.architectures = ["Qwen2AudioForConditionalGeneration"]
+def shipped_config(model: PreTrainedModel) -> PreTrainedConfig:
+    config = model.config
+    config.architectures = [type(model).__name__]
     # half precision is for the bytes of the package alone: processors compute in it slowly, if at all
     config.dtype = torch.float32
-    config.comfortable_seconds = COMFORTABLE_SECONDS
+    config.comfortable_seconds = of(model).comfortable_seconds
     return config
 
 
@@ -55,7 +53,7 @@ def export(run: Path, out: Path) -> int:
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         made = Path(scratch)
         processor.save_pretrained(made)
-        shipped_config(model.config).save_pretrained(made)
+        shipped_config(model).save_pretrained(made)
         end = {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id}
         GenerationConfig(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, **end).save_pretrained(made)
         weights = {k: v.half().contiguous() for k, v in model.state_dict().items()}

@@ -16,7 +16,6 @@ from .data import Batch
 
 LEAST = 1 / 6  # of the keeps, drawn log-uniformly up to 1
 TOLERANCES = (0.1, 0.9)
-HZ = 25.0  # audio tokens a second with all of them
 
 
 def drawn(seed: int) -> Method:
@@ -28,7 +27,7 @@ def drawn(seed: int) -> Method:
 
 
 def merged(
-    method: Method, audio: Tensor, lengths: Tensor, batch: Batch, audio_id: int
+    method: Method, audio: Tensor, lengths: Tensor, batch: Batch, audio_id: int, hz: float
 ) -> tuple[Tensor, Trim, PromptLayout]:
     """The audio tokens of a batch after merging, and its prompts with as many placeholders.
 
@@ -38,6 +37,7 @@ def merged(
         lengths: how many are a clip's own, (c,).
         batch: the prompts of all tokens.
         audio_id: token id of a placeholder.
+        hz: audio tokens a second with all of them.
 
     Returns:
         The tokens of all clips, one behind the other, (k, d); the layout of the shorter prompts; and how the LLM is to
@@ -46,7 +46,7 @@ def merged(
     counts = lengths.tolist()
     rows = [one[None, :n] for one, n in zip(audio, counts, strict=True)]
     with torch.no_grad():
-        plans = [method.plan(row.float(), Clip(HZ)) for row in rows]
+        plans = [method.plan(row.float(), Clip(hz)) for row in rows]
     tokens = torch.cat([plan.apply(row)[0] for plan, row in zip(plans, rows, strict=True)])
     clips = find_clips(batch.ids == audio_id, counts, None)
     dropped = torch.zeros_like(batch.valid)

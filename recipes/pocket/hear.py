@@ -1,6 +1,6 @@
-"""From what is to be heard to log-mel features, on the device that trains: stretches of the bank are laid out as clips,
-then heard in rooms, through telephones, in noise, at another pace. Everything is drawn when a batch is planned, so a
-batch is a function of its plan alone.
+"""From what is to be heard to waves or log-mel features, on the device that trains: stretches of the bank are laid out
+as clips, then heard in rooms, through telephones, in noise, at another pace. Everything is drawn when a batch is
+planned, so a batch is a function of its plan alone.
 """
 
 from __future__ import annotations
@@ -90,14 +90,19 @@ def through(waves: Tensor, clips: Clips) -> Tensor:
     return waves.index_copy(0, some, heard[:, : waves.shape[1]])
 
 
-def heard(bank: Tensor, noise: Tensor, clips: Clips) -> tuple[Tensor, Tensor]:
-    """Log-mel features ``[b, t, n_mels]`` of a batch, and the valid frames of each clip ``[b]``."""
+def sounded(bank: Tensor, noise: Tensor, clips: Clips) -> Tensor:
+    """Waveforms ``[b, longest]`` of a batch, in rooms and noise; zeros behind each clip."""
     waves = through(laid_out(bank, clips), clips)
     inside = torch.arange(waves.shape[1], device=waves.device)[None] < clips.samples[:, None]
     power = (waves * inside).pow(2).sum(1) / clips.samples
     loud = (power * 10 ** (-clips.noise / 10)).sqrt()
     at = (clips.offset[:, None] + torch.arange(waves.shape[1], device=waves.device)) % noise.shape[1]
-    waves = (waves + loud[:, None] * noise[clips.colour[:, None], at]) * inside
+    return (waves + loud[:, None] * noise[clips.colour[:, None], at]) * inside
+
+
+def heard(bank: Tensor, noise: Tensor, clips: Clips) -> tuple[Tensor, Tensor]:
+    """Log-mel features ``[b, t, n_mels]`` of a batch, and the valid frames of each clip ``[b]``."""
+    waves = sounded(bank, noise, clips)
     frames = -(-clips.samples // HOP)
     mel = log_mel(waves, clips.warp if bool((clips.warp != 1).any()) else None)
     return masked(mel, frames, clips), frames
@@ -109,9 +114,23 @@ def masked(mel: Tensor, frames: Tensor, clips: Clips) -> Tensor:
         return mel
     channel = torch.arange(mel.shape[2], device=mel.device)
     frame = torch.arange(mel.shape[1], device=mel.device)
-    band = ((channel >= clips.bands[..., :1]) & (channel < clips.bands[..., 1:])).any(1)
-    gap = ((frame >= clips.gaps[..., :1]) & (frame < clips.gaps[..., 1:])).any(1)
+    band = _between(channel, clips.bands)
+    gap = _between(frame, clips.gaps)
     inside = frame[None] < frames[:, None]
     mean = (mel * inside[..., None]).sum((1, 2)) / (frames * mel.shape[2])
     hidden = (band[:, None, :] | gap[:, :, None]) & inside[..., None]
     return torch.where(hidden, mean[:, None, None], mel)
+
+
+def with_gaps(waves: Tensor, clips: Clips) -> Tensor:
+    """SpecAugment of a wave: silence for stretches of time. Its bands, and `Clips.warp`, are of mel features alone."""
+    if not bool(clips.gaps.any()):
+        return waves
+    frame = torch.arange(-(-waves.shape[1] // HOP), device=waves.device)
+    gap = _between(frame, clips.gaps).repeat_interleave(HOP, 1)[:, : waves.shape[1]]
+    return waves.masked_fill(gap, 0.0)
+
+
+def _between(places: Tensor, spans: Tensor) -> Tensor:
+    """Which places ``[n]`` are in one of the spans ``[b, k, 2]`` of a row: ``[b, n]``."""
+    return ((places >= spans[..., :1]) & (places < spans[..., 1:])).any(1)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+)
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
 from .config import HEAD_DIM, N_MELS, Size
+from .features import extractor, frames_of
+from .hear import Clips, heard
 
 
 def model_config(size: Size, ids: dict[str, int]) -> Qwen2AudioConfig:
@@ -53,33 +62,47 @@ def sinusoids(length: int, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-def build(config: Qwen2AudioConfig) -> Qwen2AudioForConditionalGeneration:
-    """A fresh model.
+@torch.no_grad()
+def initialise(
+    model: nn.Module, convs: Iterable[nn.Conv1d], layers: Sequence[tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]]
+) -> None:
+    """Draw the weights of a fresh model.
 
     Encoder keys start as copies of the queries: then a frame attends first to frames like it and near it (sinusoids of
     near positions have the larger product), which is what speech needs and would otherwise have to be learnt.
+
+    Args:
+        model: all of it.
+        convs: of its encoder.
+        layers: of its encoder: queries, keys, and what attention and MLP end with.
     """
+    for conv in convs:
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        conv.bias.zero_()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and "lm_head" not in name:
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                module.bias.zero_()
+    for queries, keys, *ends in layers:
+        keys.weight.copy_(queries.weight)
+        for end in ends:
+            end.weight.mul_((2 * len(layers)) ** -0.5)
+    llm = model.model.language_model
+    for layer in llm.layers:
+        for end in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            end.weight.mul_((2 * len(llm.layers)) ** -0.5)
+    llm.embed_tokens.weight.normal_(std=0.5)
+
+
+def build(config: Qwen2AudioConfig) -> Qwen2AudioForConditionalGeneration:
+    """A fresh model."""
     model = Qwen2AudioForConditionalGeneration(config)
     tower = model.model.audio_tower
     with torch.no_grad():
         tower.embed_positions.weight.copy_(sinusoids(*tower.embed_positions.weight.shape))
-        for conv in (tower.conv1, tower.conv2):
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            conv.bias.zero_()
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Linear) and "lm_head" not in name:
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
-                if module.bias is not None:
-                    module.bias.zero_()
-        depth = {id(tower): len(tower.layers), id(model.model.language_model): config.text_config.num_hidden_layers}
-        for layer in tower.layers:
-            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
-            for out in (layer.self_attn.out_proj, layer.fc2):
-                out.weight.mul_((2 * depth[id(tower)]) ** -0.5)
-        for layer in model.model.language_model.layers:
-            for out in (layer.self_attn.o_proj, layer.mlp.down_proj):
-                out.weight.mul_((2 * depth[id(model.model.language_model)]) ** -0.5)
-        model.model.language_model.embed_tokens.weight.normal_(std=0.5)
+    ends = [(x.self_attn.q_proj, x.self_attn.k_proj, x.self_attn.out_proj, x.fc2) for x in tower.layers]
+    initialise(model, (tower.conv1, tower.conv2), ends)
     return model
 
 
@@ -105,6 +128,43 @@ def encode(tower: Qwen2AudioEncoder, mel: Tensor, frames: Tensor) -> tuple[Tenso
         x = layer(x, mask[:, None, None, :])
     pooled = tower.layer_norm(tower.avg_pooler(x.transpose(1, 2)).transpose(1, 2))
     return x, pooled
+
+
+class Qwen2Audio:
+    """A `family.Family`: log-mel features, Whisper's encoder, pairs of its states averaged."""
+
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
+    roles: ClassVar[dict[str, str]] = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    hz = 25.0
+    several = True
+    # of 4, 6, 10, 15 and 30 s the one with the fewest errors on dev's passages
+    comfortable_seconds = 4.0
+
+    def processor(self, tokenizer: PreTrainedTokenizerFast) -> Qwen2AudioProcessor:
+        template = Qwen2AudioProcessor.default_chat_template.fget(None)  # written out so that it is saved
+        return Qwen2AudioProcessor(extractor(), tokenizer, chat_template=template)
+
+    def blank(self, size: Size, ids: dict[str, int]) -> Qwen2AudioForConditionalGeneration:
+        return Qwen2AudioForConditionalGeneration(model_config(size, ids))
+
+    def build(self, size: Size, ids: dict[str, int]) -> Qwen2AudioForConditionalGeneration:
+        return build(model_config(size, ids))
+
+    def drop(self, tower: Qwen2AudioEncoder, share: float) -> None:
+        for module in (tower, *tower.layers):
+            module.dropout = share
+
+    def frames_of(self, samples: int) -> int:
+        return frames_of(samples)
+
+    def lengths(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return frame_lengths(frames)
+
+    def heard(self, bank: Tensor, noise: Tensor, clips: Clips) -> Tensor:
+        return heard(bank, noise, clips)[0]
+
+    def encode(self, tower: Qwen2AudioEncoder, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return encode(tower, features, frames)
 
 
 class CTCHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Stage 2: a byte-level BPE tokenizer with Qwen2-Audio's special tokens, and the processor around it.
+"""Stage 2: a byte-level BPE tokenizer with the special tokens of the model's family, and the processor around it.
 
 Byte-level, so no text fails; a few hundred merges, learnt on the training sentences and on the words of the prompts.
 
@@ -12,15 +12,14 @@ import random
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2AudioProcessor
+from transformers import PreTrainedTokenizerFast
 
 from .config import REQUESTS, RUNS, SIZES, cache
 from .corpus import VOICE, voice_question
 from .data import Bank
-from .features import extractor
+from .family import Family, of_size
 from .sounds import SOUNDS, captions, draw_scene, question
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 # Qwen2's own rule: contractions, words with a leading space, single digits, punctuation, white space.
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -48,7 +47,7 @@ def texts(size: str) -> list[str]:
     return written + words + described + [ask for ask, _, _ in asked] + [FRAME] * 2000 + requests
 
 
-def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: list[str], vocab: int, family: Family) -> PreTrainedTokenizerFast:
     tok = Tokenizer(models.BPE())
     tok.normalizer = normalizers.NFC()
     tok.pre_tokenizer = pre_tokenizers.Sequence(
@@ -59,30 +58,25 @@ def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
     )
     tok.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab - len(SPECIAL),
+        vocab_size=vocab - len(family.special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tok.train_from_iterator(texts, trainer)
-    tok.add_special_tokens(list(SPECIAL))
+    tok.add_special_tokens(list(family.special))
     return PreTrainedTokenizerFast(
-        tokenizer_object=tok, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left",
-        extra_special_tokens=list(SPECIAL[1:2] + SPECIAL[3:]), model_max_length=2048,
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=tok, padding_side="left", model_max_length=2048, clean_up_tokenization_spaces=False,
+        extra_special_tokens=[token for token in family.special if token not in family.roles.values()],
+        **family.roles,
     )  # fmt: skip
-
-
-def processor_of(tokenizer: PreTrainedTokenizerFast) -> Qwen2AudioProcessor:
-    """The processor with the class's own chat template, written out so that it is saved."""
-    template = Qwen2AudioProcessor.default_chat_template.fget(None)
-    return Qwen2AudioProcessor(extractor(), tokenizer, chat_template=template)
 
 
 def make(size: str) -> Path:
     """Write the processor (tokenizer, feature extractor, chat template) to the run's directory."""
     out = RUNS / size / "processor"
     if not (out / "tokenizer.json").exists():
-        processor_of(train_tokenizer(texts(size), SIZES[size].vocab)).save_pretrained(out)
+        family = of_size(size)
+        family.processor(train_tokenizer(texts(size), SIZES[size].vocab, family)).save_pretrained(out)
     return out
 
 

@@ -28,97 +28,26 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+from transformers import AutoProcessor, PreTrainedModel
 
 from fewhertz.method import Method
 
 from . import config, tokenizer
 from .config import RUNS, SHARES, SIZES
 from .data import BATCHES, Bank, Batch, Training, listed_items, load_table
+from .family import of, special_ids
 from .flex import drawn, merged
-from .hear import heard, noises
-from .model import CTCHead, build, encode, frame_lengths, model_config
+from .hear import noises
+from .model import CTCHead
+from .optimiser import make_optimiser
 
 CTC_WEIGHT = 0.5
 LEAST_PHONEMES = 5
 STRETCH, GAP = (0.25, 2.0), 50.0  # of audio positions where they are shifted: factor, and positions beside the audio
 REPLACED = 0.1  # share of answer tokens replaced at the input by random ones: the LLM must listen, not only guess on
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised by Newton–Schulz, for weight matrices; AdamW for everything else.
-
-    Update and scale as in Moonlight (2502.16982), so that one learning rate serves both. Matrices of one shape are
-    orthogonalised together.
-    """
-
-    def __init__(
-        self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, decay: float, bf16: bool = False
-    ) -> None:
-        self.dtype = torch.bfloat16 if bf16 else torch.float32  # of the orthogonalisation, most of a step's price
-        groups = [{"params": matrices, "muon": True}, {"params": others, "muon": False}]
-        super().__init__([g for g in groups if g["params"]], {"lr": lr, "decay": decay})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            (self._muon if group["muon"] else self._adam)(params, group["lr"], group["decay"])
-
-    def _muon(self, params: list[nn.Parameter], lr: float, decay: float) -> None:
-        for p in params:
-            if "momentum" not in self.state[p]:
-                self.state[p]["momentum"] = torch.zeros_like(p)
-        momenta, grads = [self.state[p]["momentum"] for p in params], [p.grad for p in params]
-        torch._foreach_lerp_(momenta, grads, 0.05)
-        smooth = torch._foreach_lerp(grads, momenta, 0.95)
-        by_shape: dict[tuple[int, int], list[int]] = {}
-        for i, p in enumerate(params):
-            by_shape.setdefault((min(p.shape), max(p.shape)), []).append(i)
-        torch._foreach_mul_(params, 1 - lr * decay)
-        for (_, most), group in by_shape.items():
-            wide = [params[i].shape[0] <= params[i].shape[1] for i in group]
-            stacked = torch.stack([smooth[i] if w else smooth[i].T for i, w in zip(group, wide, strict=True)])
-            done = orthogonalise(stacked.to(self.dtype)).to(stacked.dtype)
-            updates = [u if w else u.T for u, w in zip(done, wide, strict=True)]
-            torch._foreach_add_([params[i] for i in group], updates, alpha=-lr * 0.2 * most**0.5)
-
-    def _adam(self, params: list[nn.Parameter], lr: float, decay: float) -> None:
-        for p in params:
-            if "step" not in self.state[p]:
-                self.state[p] |= {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
-            self.state[p]["step"] += 1
-        grads, steps = [p.grad for p in params], self.state[params[0]]["step"]
-        ms, vs = ([self.state[p][k] for p in params] for k in "mv")
-        torch._foreach_lerp_(ms, grads, 0.1)
-        torch._foreach_mul_(vs, 0.98)
-        torch._foreach_addcmul_(vs, grads, grads, 0.02)
-        root = torch._foreach_sqrt(torch._foreach_div(vs, 1 - 0.98**steps))
-        torch._foreach_add_(root, 1e-8)
-        torch._foreach_mul_([p for p in params if p.ndim > 1], 1 - lr * decay)
-        torch._foreach_addcdiv_(params, ms, root, -lr / (1 - 0.9**steps))
-
-
-def orthogonalise(x: Tensor, rounds: int = 5) -> Tensor:
-    """Newton–Schulz with Muon's coefficients on ``[k, rows, columns]``, rows ≤ columns: singular values go near 1."""
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(rounds):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
-
-
-def make_optimiser(
-    kind: str, model: nn.Module, head: nn.Module, lr: float, decay: float, bf16: bool
-) -> torch.optim.Optimizer:
-    named = [(n, p) for n, p in [*model.named_parameters(), *head.named_parameters()] if p.requires_grad]
-    hidden = [p for n, p in named if p.ndim == 2 and ".layers." in n]
-    rest = [p for n, p in named if not (p.ndim == 2 and ".layers." in n)]
-    return Muon(hidden, rest, lr, decay, bf16) if kind == "muon" else Muon([], hidden + rest, lr, decay)
 
 
 def shifted(audio: Tensor, share: float) -> Tensor:
@@ -139,10 +68,10 @@ def shifted(audio: Tensor, share: float) -> Tensor:
 
 
 def losses(
-    model: Qwen2AudioForConditionalGeneration,
+    model: PreTrainedModel,
     head: CTCHead,
     batch: Batch,
-    mel: Tensor,
+    features: Tensor,
     audio_id: int,
     smoothing: float,
     shift: float = 0.0,
@@ -152,9 +81,10 @@ def losses(
 
     ``shift``: share of the examples at `shifted` positions. ``method``: what merges the audio tokens; then none are.
     """
-    states, pooled = encode(model.model.audio_tower, mel, batch.frames)
+    family = of(model)
+    states, pooled = family.encode(model.model.audio_tower, features, batch.frames)
     audio = model.model.multi_modal_projector(pooled)
-    state_lengths, token_lengths = frame_lengths(batch.frames)
+    state_lengths, token_lengths = family.lengths(batch.frames)
     ids, target, answer = batch.ids, batch.ids, batch.answer
     if model.training:
         noise = batch.answer & (torch.rand(ids.shape, device=ids.device) < REPLACED)
@@ -164,7 +94,7 @@ def losses(
     # transformers takes a step other than 1 for the beginning of another sequence.
     places, reading = {}, nullcontext()
     if method is not None:
-        tokens, trim, layout = merged(method, audio, token_lengths, batch, audio_id)
+        tokens, trim, layout = merged(method, audio, token_lengths, batch, audio_id, family.hz)
         ids, target, answer = trim.apply(ids, 0), trim.apply(target, 0), trim.apply(answer, False)
         places = {"position_ids": layout.positions, "attention_mask": layout.mask}
         reading = layout.on(model)
@@ -188,7 +118,7 @@ def losses(
 
 
 @torch.no_grad()
-def start_from(model: Qwen2AudioForConditionalGeneration, processor: object, folder: Path) -> None:
+def start_from(model: PreTrainedModel, processor: object, folder: Path) -> None:
     """Copy the weights of an exported model of the same widths; token rows by the token's text, so that the tokenizer
     may differ. Layers that it lacks begin as the identity.
     """
@@ -201,7 +131,9 @@ def start_from(model: Qwen2AudioForConditionalGeneration, processor: object, fol
             weight[new_rows] = old[name][old_rows].to(weight.dtype)
         elif name in old:
             weight.copy_(old[name])
-        elif name.endswith(("o_proj.weight", "down_proj.weight", "out_proj.weight", "fc2.weight")):
+        elif name.endswith(
+            ("o_proj.weight", "down_proj.weight", "out_proj.weight", "fc2.weight", "output_dense.weight")
+        ):
             weight.zero_()
 
 
@@ -260,13 +192,14 @@ def save(path: Path, state: dict) -> None:
 
 
 @torch.no_grad()
-def held_out(model: Qwen2AudioForConditionalGeneration, head: CTCHead, lists: dict[str, list[Batch]], bank: Tensor,
+def held_out(model: PreTrainedModel, head: CTCHead, lists: dict[str, list[Batch]], bank: Tensor,
              noise: Tensor, audio_id: int) -> dict[str, float]:  # fmt: skip
     """Cross-entropy per token of the answers of some items of each list: what the course is judged by."""
     model.eval()
     out = {}
     for name, batches in lists.items():
-        found = [float(losses(model, head, b, heard(bank, noise, b.clips)[0], audio_id, 0.0)[0]) for b in batches]
+        given = ((b, of(model).heard(bank, noise, b.clips)) for b in batches)
+        found = [float(losses(model, head, b, features, audio_id, 0.0)[0]) for b, features in given]
         out[name] = round(sum(found) / len(found), 4)
     model.train()
     return out
@@ -297,12 +230,10 @@ def train(args: argparse.Namespace) -> None:
     if args.init or args.mix_from is not None:
         data.mix_from = args.mix_from or 0  # a model to begin from hears already
     data.table = load_table(run / "phonemes.json", data.rows)
-    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
+    family = data.family
     torch.manual_seed(args.seed)
-    model = build(model_config(size, ids)).to(args.device).train()
-    model.model.audio_tower.dropout = args.dropout
-    for layer in model.model.audio_tower.layers:
-        layer.dropout = args.dropout
+    model = family.build(size, special_ids(family, processor.tokenizer)).to(args.device).train()
+    family.drop(model.model.audio_tower, args.dropout)
     if args.init and not (run / "checkpoint.pt").exists():
         start_from(model, processor, args.init)
     head = CTCHead(size.d_encoder, len(data.table)).to(args.device)
@@ -363,11 +294,11 @@ def train(args: argparse.Namespace) -> None:
             for group in optimiser.param_groups:
                 group["lr"] = lr
             with torch.no_grad():
-                mel, _ = heard(bank, noise, batch.clips)
+                features = family.heard(bank, noise, batch.clips)
             with autocast():
                 shift = args.shift if step >= data.mix_from else 0.0
                 method = drawn(args.seed * 1_000_003 + step) if args.flex else None
-                ce, ctc = losses(model, head, batch, mel, audio_id, args.smoothing, shift, method)
+                ce, ctc = losses(model, head, batch, features, audio_id, args.smoothing, shift, method)
             optimiser.zero_grad(set_to_none=True)
             (ce + CTC_WEIGHT * ctc).backward()
             grads = [p.grad for p in trained if p.grad is not None]
@@ -414,6 +345,7 @@ def train(args: argparse.Namespace) -> None:
         if number % args.save_every == 0:
             store()
     store()
+    metrics.close()
 
 
 def main() -> None:

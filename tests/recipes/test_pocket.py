@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+import transformers
 from safetensors import safe_open
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
@@ -27,16 +28,17 @@ from recipes.pocket import (
     data,
     evaluate,
     export,
+    family,
     features,
     flex,
     hear,
     leaks,
     model,
+    optimiser,
     pack,
     sounds,
     start,
     texts,
-    tokenizer,
     train,
 )
 
@@ -375,7 +377,7 @@ def test_training_begins_where_another_model_ended(
 ) -> None:
     """Same tokens, one more layer: the same answer, since a new layer begins as the identity."""
     size = replace(config.SIZES["small"], llm_layers=config.SIZES["small"].llm_layers + 1)
-    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
+    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in model.Qwen2Audio.special}
     deeper = model.build(model.model_config(size, ids)).eval()
     train.start_from(deeper, processor, pocket.path())
     inputs = processor(text=chat(processor), audio=read(KNOWN[0]), sampling_rate=16_000, return_tensors="pt")
@@ -387,10 +389,12 @@ def test_training_begins_where_another_model_ended(
 
 
 @pytest.mark.parametrize("name", config.SIZES)
-def test_every_size_may_be_shipped(processor: object, name: str) -> None:
-    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
+def test_every_size_may_be_shipped(name: str) -> None:
+    kind = family.of_size(name)
+    if config.SIZES[name].family == "omniasr" and not hasattr(transformers, "OmniASRConfig"):
+        pytest.skip(f"transformers {transformers.__version__} has no OmniASR")
     with torch.device("meta"):
-        made = Qwen2AudioForConditionalGeneration(model.model_config(config.SIZES[name], ids))
+        made = kind.blank(config.SIZES[name], {token: i for i, token in enumerate(kind.special, 1000)})
     count = sum(p.numel() for p in made.parameters())
     assert count <= 12_000_000 and 2 * count <= export.MAX_BYTES
 
@@ -415,7 +419,7 @@ def test_shifted_positions() -> None:
 def test_shifted_positions_leave_the_audio_in_sight(processor: object) -> None:
     """A gap is no border between sequences: what is heard still tells in the loss, at positions that do so too."""
     prompts = data.Prompts(processor)
-    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
+    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in model.Qwen2Audio.special}
     torch.manual_seed(0)
     made = model.build(model.model_config(config.SIZES["tiny"], ids)).eval()
     head = model.CTCHead(config.SIZES["tiny"].d_encoder, 3)
@@ -443,7 +447,7 @@ def test_shifted_positions_leave_the_audio_in_sight(processor: object) -> None:
 def test_training_at_any_rate_reads_what_the_library_would(processor: object, spec: str) -> None:
     """`--flex` lays a batch out as `compress` does: the same loss, for clips of several lengths."""
     prompts = data.Prompts(processor)
-    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in tokenizer.SPECIAL}
+    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in model.Qwen2Audio.special}
     torch.manual_seed(0)
     made = model.build(model.model_config(config.SIZES["tiny"], ids)).eval()
     head = model.CTCHead(config.SIZES["tiny"].d_encoder, 3)
@@ -546,7 +550,7 @@ def test_a_run_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(start, "RUNS", tmp_path)
     start.unpack(start.START, tmp_path / "one")
     state = torch.load(tmp_path / "one" / "checkpoint.pt", weights_only=True)
-    ids = {t: i for i, t in enumerate(tokenizer.SPECIAL, 1000)}
+    ids = {t: i for i, t in enumerate(model.Qwen2Audio.special, 1000)}
     with torch.device("meta"):
         made = Qwen2AudioForConditionalGeneration(model.model_config(config.SIZES[state["size"]], ids))
     assert {k: v.shape for k, v in state["model"].items()} == {k: v.shape for k, v in made.state_dict().items()}
@@ -562,7 +566,7 @@ def test_a_run_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_orthogonalise() -> None:
     matrices = torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(train.orthogonalise(matrices))
+    values = torch.linalg.svdvals(optimiser.orthogonalise(matrices))
     assert values.min() > 0.4 and values.max() < 1.4
 
 
