@@ -20,7 +20,7 @@ from pathlib import Path
 from fewhertz.evaluation import results
 from fewhertz.files import Record, replace
 
-from .packed import ENDING, SUMMARY, TRAININGS, base, file_of, unpack
+from .packed import ENDING, SUMMARY, TRAININGS, Stored, base, file_of, unpack
 from .packed import pack as columns
 
 REPO = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ def pack(source: Path, out: Path, commit: Callable[[Path], str]) -> int:
         commit: of a result file that is not packed yet in this form.
 
     Raises:
-        ValueError: where a result is damaged, or `commit` refuses; nothing is written of its task and model.
+        ValueError: where a result is damaged, or `commit` refuses; nothing is written of its model and part.
     """
     packed: dict[Path, list[tuple[Path, Record]]] = defaultdict(list)
     folders = set()
@@ -43,12 +43,12 @@ def pack(source: Path, out: Path, commit: Callable[[Path], str]) -> int:
         file = beside.with_name(beside.name.removesuffix(".samples.jsonl.gz") + ".json")
         result, folder = results.read(file), file.parents[2]
         folders.add(folder)
-        packed[file_of(out / folder.relative_to(source), result["task"], base(result))].append((file, result))
+        packed[file_of(out / folder.relative_to(source), base(result))].append((file, result))
     for target, several in packed.items():
-        old = unpack(target) if target.exists() else {}
+        old = _by_name(target) if target.exists() else {}
         runs = {name: (one.commit, one.record, one.samples()) for name, one in old.items()}
         for file, result in several:
-            name = result["model"], result["method"]
+            name = result["task"], result["model"], result["method"]
             same = name in old and old[name].record == {k: v for k, v in result.items() if k != "samples"}
             runs[name] = (old[name].commit if same else commit(file), result, results.read_samples(file))
         replace(target, columns(list(runs.values())))
@@ -56,6 +56,11 @@ def pack(source: Path, out: Path, commit: Callable[[Path], str]) -> int:
         _pack_trainings(folder, out / folder.relative_to(source) / TRAININGS)
     summarise(out)
     return sum(map(len, packed.values()))
+
+
+def _by_name(file: Path) -> dict[tuple[str, ...], Stored]:
+    """The runs of a packed file, by task, model and spec."""
+    return {(task, *name): one for task, runs in unpack(file).items() for name, one in runs.items()}
 
 
 def _pack_trainings(folder: Path, target: Path) -> None:
@@ -71,9 +76,8 @@ def summarise(root: Path) -> None:
     """Write the list of all packed runs, a line each."""
     lines = []
     for file in sorted(root.rglob(f"*{ENDING}")):
-        for one in unpack(file).values():
-            result, part = one.record, file.parents[1].relative_to(root)
-            hardware, versions = result["hardware"], result["versions"]
+        for one in _by_name(file).values():
+            result, part = one.record, file.parent.relative_to(root)
             line = {
                 "spec": result["method"],
                 "task": result["task"],
@@ -82,8 +86,6 @@ def summarise(root: Path) -> None:
                 "n": result["n"],
                 "hz": result["rate_hz"]["after"],
                 "scores": {name: _score(score) for name, score in result["scores"].items()},
-                "environment": f"{hardware['device']}, {hardware['threads']} threads, {result['dtype']}, "
-                + ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers")),
                 "date": result["date"][:10],
                 "commit": one.commit,
             }
@@ -108,8 +110,8 @@ def unpack_all(root: Path, out: Path) -> int:
     """Write the run files of all that is packed, but those that are there; returns how many."""
     count = 0
     for file in sorted(root.rglob(f"*{ENDING}")):
-        folder = out / file.parents[1].relative_to(root)
-        for one in unpack(file).values():
+        folder = out / file.parent.relative_to(root)
+        for one in _by_name(file).values():
             place = results.run_files(folder, one.record["task"], one.record["model"], one.record["method"])
             if not place.file.exists():
                 results.write(place, one.record, one.samples())

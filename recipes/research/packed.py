@@ -1,11 +1,11 @@
-"""Packed results: the runs of a task and model as columns in one compressed file, read without unpacking it.
+"""Packed results: the runs of a model as columns in one compressed file, read without unpacking it.
 
-    results/summary.jsonl                     a line a run
-    results/<task>/<model>.json.xz            its runs with all samples, those of adapters on the model among them
-    results/<folder>/<task>/<model>.json.xz   of another part: recovery, training-free/dev, other-models
-    results/<folder>/trainings.jsonl          how the adapters or models of a part were trained
+    results/summary.jsonl              a line a run
+    results/<model>.json.xz            its runs with all samples, those of adapters on the model among them
+    results/<folder>/<model>.json.xz   of another part: recovery, training-free/dev, other-models
+    results/<folder>/trainings.jsonl   how the adapters or models of a part were trained
 
-A file holds tables, each of runs whose result and samples have the same keys. Nothing of what `fewhertz eval` wrote is
+A file holds tables, each of runs of one task whose result and samples have the same keys. Nothing of what `fewhertz eval` wrote is
 lost: `recipes.research.pack` makes the files, and the loose ones of them again.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 from fewhertz.evaluation import curves
 from fewhertz.files import Record, safe_name
 
-FORMAT = 1
+FORMAT = 2
 SUMMARY, TRAININGS, ENDING = "summary.jsonl", "trainings.jsonl", ".json.xz"
 
 Keys = tuple[str, ...]  # the way to a value through nested objects
@@ -134,19 +134,19 @@ class Stored:
         return np.array(self.column("stats", metric), float), groups
 
 
-Runs = dict[tuple[str, str], Stored]  # by model and spec
+Runs = dict[tuple[str, str], Stored]  # of a task, by model and spec
 
 
 def pack(runs: list[tuple[str, Record, list[Record]]]) -> bytes:
     """Commit, result and samples of runs as the bytes of a file; the same runs are the same bytes."""
     tables = defaultdict(list)
-    for commit, result, samples in sorted(runs, key=lambda one: (one[1]["model"], one[1]["method"])):
+    for commit, result, samples in sorted(runs, key=lambda one: (one[1]["task"], one[1]["model"], one[1]["method"])):
         values = flat({key: value for key, value in result.items() if key != "samples"})
         flattened = [flat(sample) for sample in samples]
         if any(sample.keys() != flattened[0].keys() for sample in flattened):
             raise ValueError(f"{result['model']}, {result['method']}: its samples have different keys")
-        tables[tuple(values), tuple(flattened[0]), len(samples)].append((commit, values, flattened))
-    text = json.dumps({"format": FORMAT, "tables": [_table(*keys, some) for keys, some in tables.items()]})
+        tables[result["task"], tuple(values), tuple(flattened[0]), len(samples)].append((commit, values, flattened))
+    text = json.dumps({"format": FORMAT, "tables": [_table(*keys, some) for (_, *keys), some in tables.items()]})
     return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
 
 
@@ -159,8 +159,8 @@ def _table(outer: tuple[Keys, ...], inner: tuple[Keys, ...], rows: int, runs: li
     }
 
 
-def unpack(file: Path) -> Runs:
-    """The runs of a file.
+def unpack(file: Path) -> dict[str, Runs]:
+    """The runs of a file, by task.
 
     Raises:
         ValueError: where it is damaged or of another format; names it.
@@ -171,7 +171,7 @@ def unpack(file: Path) -> Runs:
         raise ValueError(f"{file} is damaged ({error}): check it out again") from None
     if content.get("format") != FORMAT:
         raise ValueError(f"{file} is no packed result of format {FORMAT}")
-    found: Runs = {}
+    found: dict[str, Runs] = {}
     for one in content["tables"]:
         outer, inner = (
             [Column(tuple(c["keys"]), c["by"], c["values"]) for c in one[k]] for k in ("results", "samples")
@@ -179,7 +179,8 @@ def unpack(file: Path) -> Runs:
         count = len(one["commits"])
         results = [nested((column.keys, column.run(i, count, 1)[0]) for column in outer) for i in range(count)]
         table = Table(one["commits"], results, one["rows"], {column.keys: column for column in inner})
-        found |= {(run["model"], run["method"]): Stored(file, table, i) for i, run in enumerate(results)}
+        for i, run in enumerate(results):
+            found.setdefault(run["task"], {})[run["model"], run["method"]] = Stored(file, table, i)
     return found
 
 
@@ -189,9 +190,9 @@ def base(result: Record) -> str:
     return name.rpartition("+")[0] if result.get("adapter") else name
 
 
-def file_of(folder: Path, task: str, model: str) -> Path:
-    """Where the runs of a task and model are packed."""
-    return folder / safe_name(task) / f"{safe_name(model)}{ENDING}"
+def file_of(folder: Path, model: str) -> Path:
+    """Where the runs of a model are packed."""
+    return folder / f"{safe_name(model)}{ENDING}"
 
 
 class Packed:
@@ -200,10 +201,12 @@ class Packed:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    @functools.cache  # noqa: B019 (lives as long as a page is written)
     def runs(self, part: str, task: str, model: str) -> Runs:
         """All runs of a task and model, and of adapters on it; none where nothing was measured."""
-        file = file_of(self.root / part, task, model)
+        return self._unpacked(file_of(self.root / part, model)).get(task, {})
+
+    @functools.cache  # noqa: B019 (lives as long as a page is written)
+    def _unpacked(self, file: Path) -> dict[str, Runs]:
         return unpack(file) if file.exists() else {}
 
     @functools.cache  # noqa: B019

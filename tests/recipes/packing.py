@@ -11,6 +11,6 @@ def store(root: Path, runs: list[tuple[Record, list[Record]]]) -> None:
     """Pack results and their samples below a folder."""
     files = defaultdict(list)
     for result, samples in runs:
-        files[file_of(root, result["task"], base(result))].append(("0" * 40, result, samples))
+        files[file_of(root, base(result))].append(("0" * 40, result, samples))
     for file, some in files.items():
         replace(file, pack(some))
