@@ -5,8 +5,8 @@
     results/<folder>/<model>.json.xz   of another part: recovery, training-free/dev, other-models
     results/<folder>/trainings.jsonl   how the adapters or models of a part were trained
 
-A file holds tables, each of runs of one task whose result and samples have the same keys. Nothing of what `fewhertz eval` wrote is
-lost: `recipes.research.pack` makes the files, and the loose ones of them again.
+A file holds tables, each of runs of one task whose result and samples have the same keys. Nothing of what
+`fewhertz eval` wrote is lost: `recipes.research.pack` makes the files, and the loose ones of them again.
 """
 
 from __future__ import annotations
