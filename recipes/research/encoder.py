@@ -102,7 +102,7 @@ def page(measured: Measured, bench: dict[str, Any]) -> str:
         f"{held(measured, half, behind)}.",
         f"λ = {TOLERANCE} takes {rates(priced)} Hz there, {rates(free)} behind the encoder; gain over it: "
         f"{gains(priced, free)}.",
-        "So speech of many words is merged behind the encoder, and a small LLM over a large encoder gains time inside.",
+        "On speech of many words the LLM's site is the safer one; a small LLM over a large encoder gains time inside.",
     ]
     shown = [inside(layers, "keep=1/2") for layers in ("", *LAYERS[1:], SEVERAL)]
     shown += [inside(layers, "keep=1/3") for layers in ("", DEEP)]

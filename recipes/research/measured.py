@@ -94,12 +94,6 @@ class Measured:
         """`gain` of one method over another, tasks × keeps."""
         return [self.gain(task, at(one, keep), at(other, keep)) for task in tasks for keep in keeps]
 
-    def spent(self, task: Asked, one: str | With, other: str | With) -> str:
-        """Rate of a run and its gain over another; a dash where one is missing."""
-        if not self.there(task, one, other):
-            return "–"
-        return f"{self.hertz(task, one):.1f} Hz, {self.gain(task, one, other)}"
-
     def number(self, task: Asked, spec: str | With) -> str:
         """A score; a dash where its run is missing."""
         if not self.there(task, spec):

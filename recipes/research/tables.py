@@ -83,11 +83,6 @@ def at_most(low: float, high: float, limit: float) -> str:
     return "holds" if high <= limit else "does not hold" if low > limit else "inconclusive"
 
 
-def folded(title: str, body: str) -> str:
-    """What opens when its title is clicked on."""
-    return f'<details markdown="1"><summary>{title}</summary>\n\n{body}\n\n</details>'
-
-
 def listed(lines: Iterable[str]) -> str:
     """A list in Markdown."""
     return "\n".join(f"- {line}" for line in lines)
