@@ -10,7 +10,6 @@ import torch
 
 import fewhertz
 from fewhertz.corrections import lay_out
-from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import RECOMMENDED, Clip, parse
 from fewhertz.methods._shared import unit
@@ -29,8 +28,7 @@ from recipes.research.grids.training_free import (
     spec,
 )
 from recipes.research.measured import Measured
-from recipes.research.tasks import DEV, MODEL, ON_DEV, RESULTS, SPEECH, STRINGS, TASKS, Asked
-from recipes.research.training_free import letters
+from recipes.research.tasks import DEV, MODEL, ON_DEV, RESULTS, STRINGS, TASKS, Asked
 from recipes.research.training_free.rivals import rivals
 from recipes.research.training_free.targets import Loss
 
@@ -74,21 +72,6 @@ def test_the_default_is_of_the_grid_and_has_both_corrections() -> None:
 @pytest.mark.parametrize(("target", "verdict"), [(2.0, "**met**"), (0.5, "**missed**"), (1.5, "inconclusive")])
 def test_a_target_is_met_by_the_whole_interval(target: float, verdict: str) -> None:
     assert Loss(1.3, 1.0, 1.8, "WER").verdict(target) == verdict
-
-
-@pytest.mark.parametrize("task", SPEECH, ids=lambda task: task.label)
-def test_letters_sort_every_sample_once(task: Asked, measured: Measured) -> None:
-    load, stats, base, groups = letters.pooled(measured, task, "pool")
-    assert len(load) == len(stats) == len(base) == len(groups) == task.rows * len(letters.KEEPS)
-    assert sum(((low <= load) & (load < high)).sum() for low, high in letters.bins()) == len(load)
-    everything = letters.lost(measured, task, "pool", 0, np.inf)
-    score, whole = (METRICS["wer"].score(one) for one in (stats, base))
-    scores = [measured.value(task, spec("pool", AS_PUBLISHED, keep)) for keep in letters.KEEPS]
-    assert everything is not None and everything[0] == pytest.approx(score - whole) and everything[3] == load.mean()
-    assert score == pytest.approx(np.mean(scores))  # each keep has the same words
-    sample = measured.run(task, spec("pool", AS_PUBLISHED, "1/2")).samples()[0]
-    assert load[0] == len(sample["references"][0].replace(" ", "").replace("'", "")) / sample["after"]
-    assert letters.lost(measured, task, "pool", 1000, np.inf) is None
 
 
 def test_rivals_stand_at_their_best_corrections(measured: Measured) -> None:

@@ -63,7 +63,7 @@ def section(tried: Measured) -> str:
     kept = ", ".join(f"`{one}`" for one in paying(tried)) or "none"
     return (
         f"On dev alone, though some test scores had been known. `{RECOMMENDED}`, all with corrections, five tasks "
-        f"at {', '.join(DEV_KEEPS)}, better / tied / worse: over {found}. `optimal` costs more. "
-        f"Other multiples of log s and other positions (`recipes/research/ideas.py`): {counts(tuned(tried))}. Of "
-        f"{len(IDEAS)} ideas, clearly better on more than one task: {kept}."
+        f"at {', '.join(DEV_KEEPS)}: over {found}. `optimal` costs more. Other multiples of log s and positions "
+        f"(`recipes/research/ideas.py`): {counts(tuned(tried))}. Of {len(IDEAS)} ideas, clearly better on more than "
+        f"one task: {kept}."
     )

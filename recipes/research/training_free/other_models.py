@@ -27,5 +27,5 @@ def section(measured: Measured) -> str:
     sizes = ", ".join(f"`{o.name}` ({o.what}; {notes[o.name]['parameters'] / 1e6:.1f} M)" for o in OTHERS)
     heads = [f"WER at {MIDDLE}", "all tokens", "`pool` loses", f"`ward{BOTH}` loses"]
     return f"Trained apart from pocket, and less: {sizes}.\n\n" + table(
-        [*heads, *(f"`ward{half}` gains over `ward`" for half in HALVES)], rows
+        [*heads, *(f"`{half}` gains" for half in HALVES)], rows
     )

@@ -7,12 +7,12 @@ from pathlib import Path
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import RECOMMENDED
 
-from ..grids import AS_PUBLISHED, CORRECTIONS
+from ..grids import AS_PUBLISHED, CORRECTIONS, SIZES, TIME
 from ..grids.training_free import KEEPS, METHODS, OURS_BEST, PUBLISHED, default, spec
 from ..measured import Measured
 from ..tables import listed
 from ..tasks import DEV, PARAMETERS, SPEECH, STRINGS, TASKS
-from . import choice, letters, other_models, rivals, scores, targets
+from . import choice, other_models, rivals, scores, targets
 
 PAGE = """# Training-free: compression with corrections
 
@@ -20,14 +20,14 @@ PAGE = """# Training-free: compression with corrections
 
 ## What was measured
 
-By `+time` a token stands at the mean position of what it stands for, by `+sizes` log s is added to the attention logits
-of one that stands for s: corrections, which most papers lack. Our `optimal` and `ward` cut the tokens into contiguous
-segments of least squared distance to their means.
+Corrections: by `+time` a token stands at the mean position of what it stands for, by `+sizes` log s is added to the
+attention logits of one that stands for s. Our `optimal` and `ward` cut the tokens into contiguous segments of least
+squared distance to their means.
 
-All of it is of *pocket*, a model of {parameters} million parameters (third version, weights `{sha}`; the shipped one:
+The model is *pocket*, {parameters} million parameters (third version, weights `{sha}`; the shipped one:
 [fourth.md](fourth.md)), greedy: {tasks}. {methods} methods × {corrections} sets of corrections × keep {keeps}. Nothing
 was chosen on these lists. Gains are paired, above 0 better, with 95 % bootstrap intervals over groups, not corrected
-for their number. A large model may lean less on positions, and lose less to begin with.
+for their number. A large model may lean less on positions.
 
 ![Quality against audio tokens per second, as published and with corrections](training-free.png)
 
@@ -45,21 +45,14 @@ for their number. A large model may lean less on positions, and lose less to beg
 
 {choice}
 
-## How few tokens are enough
-
-{letters}
-
-![WER lost against letters for each audio token](letters.png)
-
 ## Two more models
 
 {models}
 
 ## To check it
 
-`make reproduce` makes this page from `results/`. All runs: `python -m recipes.research.pack unpack results out/runs`,
-then `fewhertz report out/runs`, or `out/runs/other-models`. `make training-free` and `make other-models` measure them
-anew. After LoRA: [claims.md](claims.md).
+`make reproduce` makes this page, `make training-free` and `make other-models` measure anew; every run:
+[index.md](index.md). After LoRA: [claims.md](claims.md).
 """
 
 
@@ -71,18 +64,18 @@ def summary(measured: Measured) -> str:
 
     whole = " / ".join(measured.number(task, BASELINE) for task in SPEECH)
     plain = spec(OURS_BEST, AS_PUBLISHED, "1/3")
-    time, sizes, both = (
+    time, sizes = (
         "; ".join(measured.gain(task, spec(OURS_BEST, one, "1/3"), plain).plain for task in SPEECH)
-        for one in CORRECTIONS[1:]
+        for one in (TIME, SIZES)
     )
     return listed(
         [
             f"At half of the tokens `{RECOMMENDED}` loses {loses(default('1/2'))} points of WER (word strings; "
             f"sentences; {whole} with all tokens), `pool` as published {loses(spec('pool', AS_PUBLISHED, '1/2'))}.",
             f"At a third {loses(default('1/3'))}: too few for sentences.",
-            f"There `{OURS_BEST}` gains {time} by `+time`, {sizes} by `+sizes`, {both} by both.",
-            f"Against {len(PUBLISHED)} published methods, each with the corrections that score best on the list "
-            f"itself, five tasks and budgets: better / tied / worse {rivals.front(measured)[1]}.",
+            f"There `{OURS_BEST}` gains {time} by `+time`, {sizes} by `+sizes`.",
+            f"Against {len(PUBLISHED)} published methods, each with its best corrections on the list itself, five "
+            f"tasks and budgets: better / tied / worse {rivals.front(measured)[1]}.",
         ]
     )
 
@@ -102,7 +95,6 @@ def page(measured: Measured) -> str:
         scores=scores.section(measured),
         rivals=rivals.section(measured),
         choice=choice.section(measured.of(DEV)),
-        letters=letters.section(measured),
         models=other_models.section(measured),
     )
 
@@ -111,4 +103,4 @@ def write(measured: Measured, docs: Path) -> list[Path]:
     """Write the page and its pictures; returns their files."""
     text = docs / "training-free.md"
     text.write_text(page(measured), "utf-8")
-    return [text, scores.draw(measured, docs / "training-free.png"), letters.draw(measured, docs / "letters.png")]
+    return [text, scores.draw(measured, docs / "training-free.png")]

@@ -15,7 +15,7 @@ from ..tables import table
 from ..tasks import MAIN, MODEL, TASKS
 
 MIDDLE = "1/2"
-SHOWN = ("pool", "a-tome", "segmentwise", OURS_BEST)
+SHOWN = ("pool", "a-tome", OURS_BEST)
 DRAWN = (OURS_BEST, "pool", "ltbm", "segmentwise")
 
 
