@@ -18,7 +18,7 @@ def test_every_run_is_one_that_pocket_can_do() -> None:
         assert len(set(grid(task))) == len(grid(task))
         for spec in grid(task):
             checkpoint.fit(spec)
-    assert {*main()} < {*voices()} and len(voices()) == 21 and len(inside()) == 13
+    assert {*main()} < {*voices()} and len(voices()) == 21 and len(inside()) == 15
     assert within(0) == "ward@keep=1/3+time+sizes" and within(3) == "ward(site=llm.3)@keep=1/3+time+sizes"
     assert len(LAYERS) == checkpoint.config.get_text_config().num_hidden_layers
 
