@@ -34,7 +34,7 @@ SHOWN = (
     BASELINE,
     at("pool", "1/3"),
     at(f"pool{BOTH}", "1/3"),
-    at("pool", "1/6"),
+    at(f"pool{BOTH}", "1/6"),
     at(f"ward{BOTH}", "1/2"),
     priced("0.3"),
 )
@@ -69,6 +69,8 @@ def page(pocket: Measured, flexible: Measured) -> str:
         f"A third of the tokens as published (`{third}`): {far.name} {gain(third)} over pocket.",
         f"With corrections (`{corrected}`): {gain(corrected)}. They give without training what training gives without "
         f"them: {pocket.number(far, corrected)} and {flexible.number(far, third)} % WER.",
+        f"At a sixth, with corrections: {gain(at(f'pool{BOTH}', '1/6'))}; `ward` at a half, with corrections: "
+        f"{gain(at(f'ward{BOTH}', '1/2'))}.",
         f"With all tokens: {gain(BASELINE)}, word strings {over(flexible, pocket, LISTS[1], BASELINE).plain}.",
     ]
     return HEAD.format(
