@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import soundfile as sf
 
 from . import config, corpus, speech
@@ -43,17 +45,16 @@ def french(data: Path) -> list[str]:
 
 def write(name: str, data: Path, out: Path, limit: int | None = None) -> Path:
     """Write a list's clips (FLAC, 16 kHz) and its manifest; returns the manifest. At most `limit`, evenly spaced."""
-    rows, other = [], []
+    rows: list[dict] = []
+    other: list[dict] = []
     (out / name).mkdir(parents=True, exist_ok=True)
     stem, _, split = name.rpartition("-")
     listed = training(stem, data) if split == "train" else read_jsonl(SPLITS / f"{name}.jsonl")
     count = min(limit or len(listed), len(listed))
     chosen = [listed[i * len(listed) // count] for i in range(count)]
-    for i, (row, wave) in enumerate(corpus.audio(data, chosen)):
+    for i, (row, wave) in enumerate(compared(data, chosen, other)):
         audio = f"{name}/{i:04d}.flac"
         sf.write(out / audio, wave, SAMPLE_RATE, subtype="PCM_16")
-        if "sha256" in row and corpus.sha256(wave) != row["sha256"]:
-            other.append(row)
         right = row["references"] if row["task"] in ("translate", "describe") else row["references"][0]
         kept = {"id": row["id"], "audio": audio, "group": row["group"], FIELD[row["task"]]: right}
         asked = (
@@ -65,6 +66,14 @@ def write(name: str, data: Path, out: Path, limit: int | None = None) -> Path:
     for line in differing(name, other, len(rows)):
         print(line, file=sys.stderr)
     return manifest
+
+
+def compared(data: Path, rows: list[dict], other: list[dict]) -> Iterator[tuple[dict, np.ndarray]]:
+    """`corpus.audio`; rows whose audio has another sha256 than the list has are added to `other`."""
+    for row, wave in corpus.audio(data, rows):
+        if "sha256" in row and corpus.sha256(wave) != row["sha256"]:
+            other.append(row)
+        yield row, wave
 
 
 def differing(name: str, rows: list[dict], count: int) -> list[str]:

@@ -21,9 +21,24 @@ from .features import extractor, frames_of
 from .hear import Clips, heard
 
 
+def llm_config(size: Size) -> dict[str, object]:
+    """Of the LLM, whatever its class."""
+    heads = size.d_llm // HEAD_DIM
+    return {
+        "vocab_size": size.vocab,
+        "hidden_size": size.d_llm,
+        "intermediate_size": size.llm_ffn,
+        "num_hidden_layers": size.llm_layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": 8192,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        "tie_word_embeddings": False,
+    }
+
+
 def model_config(size: Size, ids: dict[str, int]) -> Qwen2AudioConfig:
     """``ids``: token ids by special token."""
-    heads = size.d_llm // HEAD_DIM
     end = {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
     return Qwen2AudioConfig(
         audio_config={
@@ -35,20 +50,7 @@ def model_config(size: Size, ids: dict[str, int]) -> Qwen2AudioConfig:
             "encoder_ffn_dim": 4 * size.d_encoder,
             "max_source_positions": 1500,
         },
-        text_config={
-            "model_type": "qwen2",
-            "vocab_size": size.vocab,
-            "hidden_size": size.d_llm,
-            "intermediate_size": size.llm_ffn,
-            "num_hidden_layers": size.llm_layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": heads,
-            "max_position_embeddings": 8192,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
-            "tie_word_embeddings": False,
-            "use_sliding_window": False,
-            **end,
-        },
+        text_config={"model_type": "qwen2", "use_sliding_window": False} | llm_config(size) | end,
         audio_token_index=ids["<|AUDIO|>"],
         tie_word_embeddings=False,
         **end,

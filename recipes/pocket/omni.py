@@ -13,9 +13,9 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from .config import HEAD_DIM, LONGEST, Size
+from .config import LONGEST, Size
 from .hear import Clips, sounded, with_gaps
-from .model import initialise
+from .model import initialise, llm_config
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)  # those of the class: what fits, 320 samples a frame
 # of the encoder's width, in twelfths. A convolution costs as many frames as it makes, 3,200 a second at first; the ten
@@ -43,7 +43,6 @@ def of_transformers(name: str) -> Any:
 
 def model_config(size: Size, ids: dict[str, int]) -> Any:
     """``ids``: token ids by special token."""
-    heads = size.d_llm // HEAD_DIM
     ends = {"bos_token_id": ids[BOS], "eos_token_id": ids[EOS], "pad_token_id": ids[PAD]}
     return of_transformers("OmniASRConfig")(
         audio_config={
@@ -61,19 +60,7 @@ def model_config(size: Size, ids: dict[str, int]) -> Any:
             "activation_dropout": 0.0,
             "layerdrop": 0.0,
         },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": size.vocab,
-            "hidden_size": size.d_llm,
-            "intermediate_size": size.llm_ffn,
-            "num_hidden_layers": size.llm_layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": heads,
-            "max_position_embeddings": 8192,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
-            "tie_word_embeddings": False,
-            **ends,
-        },
+        text_config={"model_type": "llama"} | llm_config(size) | ends,
         audio_token_id=ids[AUDIO],
         tie_word_embeddings=False,
         **ends,

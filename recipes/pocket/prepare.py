@@ -18,7 +18,7 @@ import numpy as np
 from . import config, corpus
 from .config import SAMPLE_RATE, SIZES, SPLITS, WORDS
 from .corpus import read_jsonl, write_jsonl
-from .manifests import differing
+from .manifests import compared, differing
 from .speech import phonemes, synthesise
 
 FEW = 40  # items of a list of dev that the tiny size takes; it takes none of test
@@ -85,15 +85,8 @@ def recording_part(part: Path, data: Path, tar: str, lang: str) -> str:
 def list_part(part: Path, data: Path, few: bool) -> str:
     rows = read_jsonl(SPLITS / f"{part.name}.jsonl")
     rows = rows[:: max(1, len(rows) // FEW)] if few else rows
-    other = []
-
-    def clips() -> Iterator[tuple[dict, np.ndarray]]:
-        for row, wave in corpus.audio(data, rows):
-            if "sha256" in row and corpus.sha256(wave) != row["sha256"]:
-                other.append(row)
-            yield row, wave
-
-    return "\n".join([write_part(part, clips()), *differing(part.name, other, len(rows))])
+    other: list[dict] = []
+    return "\n".join([write_part(part, compared(data, rows, other)), *differing(part.name, other, len(rows))])
 
 
 def jobs(size: str, data: Path, lists: tuple[str, ...] = ("dev", "test"), share: float = 1.0) -> list[tuple]:

@@ -12,7 +12,7 @@ from transformers import Qwen2Config
 from bench.shapes import LAYERS as LARGE
 from bench.shapes import TEXT_7B
 from fewhertz.cost import kv_bytes, prefill_flops
-from fewhertz.evaluation.metrics import METRICS, interval, paired
+from fewhertz.evaluation.metrics import METRICS, interval
 from fewhertz.evaluation.results import BASELINE
 
 from .grids import BOTH, at
@@ -28,7 +28,7 @@ from .grids.depth import (
     WITHIN,
     within,
 )
-from .measured import Measured
+from .measured import Measured, between
 from .tables import Gain, listed, table
 from .tasks import DEPTH, DRAWS, PARAMETERS, SENTENCES
 
@@ -79,10 +79,7 @@ def kinds(measured: Measured) -> dict[str, list[int]]:
 
 def gain(measured: Measured, spec: str, rows: list[int]) -> Gain:
     """Of some rows, over all tokens."""
-    metric = METRICS[VOICES.metric]
-    (a, groups), (b, _) = (measured.run(VOICES, one).stats(VOICES.metric) for one in (spec, BASELINE))
-    own = [groups[i] for i in rows]
-    return Gain(*paired(metric, np.asarray(a)[rows], np.asarray(b)[rows], own, DRAWS))
+    return between(VOICES, measured.run(VOICES, spec), measured.run(VOICES, BASELINE), rows)
 
 
 def above_chance(measured: Measured, by_kind: dict[str, list[int]]) -> tuple[list[str], list[str]]:

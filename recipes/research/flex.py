@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewhertz.evaluation.metrics import METRICS, paired
 from fewhertz.evaluation.results import BASELINE
 
 from .grids import BOTH, at
 from .grids.flex import LISTS, NAME, grid
 from .grids.fourth import priced
-from .measured import Measured
+from .measured import Measured, between
 from .tables import Gain, listed, table
-from .tasks import DRAWS, FLEX, FOURTH, Asked
+from .tasks import FLEX, FOURTH, Asked
 
 HEAD = """# A model trained for any rate
 
@@ -42,12 +41,7 @@ SHOWN = (
 
 def over(one: Measured, other: Measured, task: Asked, spec: str) -> Gain:
     """How much better one model is than another under the same method, on the same samples."""
-    (a, groups), (b, same) = (model.run(task, spec).stats(task.metric) for model in (one, other))
-    if groups != same:
-        raise ValueError(f"{task.label}: {spec} is not of the same samples for both models: measure it again")
-    metric = METRICS[task.metric]
-    value, low, high = paired(metric, a, b, groups, DRAWS)
-    return Gain(value, low, high) if metric.higher_is_better else Gain(-value, -high, -low)
+    return between(task, one.run(task, spec), other.run(task, spec))
 
 
 def page(pocket: Measured, flexible: Measured) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,12 @@ def pace(row: Record) -> int:
     return int((row["say"] if "say" in row else row["says"][0])["speed"])
 
 
+@functools.cache
+def _paces(label: str) -> dict[str, int]:
+    lines = (SPLITS / f"{label}.jsonl").read_text("utf-8").splitlines()
+    return {row["id"]: pace(row) for row in map(json.loads, lines)}
+
+
 def samples(measured: Measured, counts: speech.Counted, task: Asked, run: str) -> Samples:
     """Of a list under a run.
 
@@ -49,8 +56,7 @@ def samples(measured: Measured, counts: speech.Counted, task: Asked, run: str) -
     stored = measured.run(task, run)
     if stored.column("id") != counts.id or stored.column("before") != counts.tokens:
         raise ValueError(f"{task.label}: tokens of speech were counted of other samples: `make fourth`")
-    lines = (SPLITS / f"{SILENT.get(task, task).label}.jsonl").read_text("utf-8").splitlines()
-    paces = {row["id"]: pace(row) for row in map(json.loads, lines)}
+    paces = _paces(SILENT.get(task, task).label)
     texts = [references[0] for references in stored.column("references")]
     letters = np.array([sum(map(str.isalpha, text)) for text in texts])
     silence = 1 - np.array(counts.speech[BASELINE]) / counts.tokens

@@ -24,6 +24,22 @@ class With:
     spec: str
 
 
+def between(task: Asked, one: Stored, other: Stored, rows: Sequence[int] | None = None) -> Gain:
+    """How much better a run of a task is than another, on the same samples: all of them, or some rows.
+
+    Raises:
+        ValueError: where they are of other samples.
+    """
+    (a, groups), (b, same) = (run.stats(task.metric) for run in (one, other))
+    if groups != same:
+        names = " and ".join(f"{run.record['model']}, {run.record['method']}" for run in (one, other))
+        raise ValueError(f"{task.label}: {names} are not of the same samples: measure them again")
+    chosen = range(len(groups)) if rows is None else rows
+    metric = METRICS[task.metric]
+    value, low, high = paired(metric, a[chosen], b[chosen], [groups[i] for i in chosen], DRAWS)
+    return Gain(value, low, high) if metric.higher_is_better else Gain(-value, -high, -low)
+
+
 class Measured:
     """The results of a model. A run is named by a spec, or by `With` an adapter."""
 
@@ -80,11 +96,7 @@ class Measured:
     @functools.cache  # noqa: B019 (lives as long as the page is written)
     def gain(self, task: Asked, one: str | With, other: str | With) -> Gain:
         """How much better `one` is than `other`, on the same samples."""
-        (a, groups), (b, same) = (self.run(task, spec).stats(task.metric) for spec in (one, other))
-        if groups != same:
-            raise ValueError(f"{task.label}: {one} and {other} are not of the same samples: measure them again")
-        value, low, high = paired(METRICS[task.metric], a, b, groups, DRAWS)
-        return Gain(value, low, high) if METRICS[task.metric].higher_is_better else Gain(-value, -high, -low)
+        return between(task, self.run(task, one), self.run(task, other))
 
     def gained(self, task: Asked, one: str | With, other: str | With) -> Gain | None:
         """`gain`, where both have been measured."""

@@ -78,14 +78,18 @@ class Inside:
         if self.layers[1:]:
             done = dict(enumerate(self.plans))
             left = dict(enumerate(heard))
-            counts = {i: self.call.method.counts_inside(clip.n)[turn] for i, clip in enumerate(self.clips)}
-            found = merged(self.call, left, done, {i: (m, m) for i, m in counts.items()}, 1, per=1)
+            limits = {i: (m, m) for i, m in enumerate(self._counts(turn))}
+            found = merged(self.call, left, done, limits, 1, per=1)
             self.plans[:] = [done[i].then(plan) if done else plan for i, plan in found.items()]
             return [plan.apply(left[i][None])[0] for i, plan in found.items()]
         scores = None if self.windows.scores is None else self.windows.scores.to(heard[0].device)
         windows = replace(self.windows, tokens=torch.cat(heard), scores=scores)
         tokens, self.plans[:] = self.steps.compress(replace(self.call, site="llm"), windows, self.clips)
         return tokens
+
+    def _counts(self, turn: int) -> list[int]:
+        """Tokens of each clip behind one of the layers."""
+        return [self.call.method.counts_inside(clip.n)[turn] for clip in self.clips]
 
     def expect(self, prompt: dict[str, Any], positions: Tensor, reach: int | None) -> Trim:
         """How the prompts are to be trimmed before the last of the layers.
@@ -112,10 +116,8 @@ class Inside:
         self._trims, self._packed = [], []
         for turn in range(len(self.layers)):
             dropped = torch.zeros_like(ids, dtype=torch.bool)
-            for clip in self.clips:
-                dropped[clip.row, clip.start + self.call.method.counts_inside(clip.n)[turn] : clip.start + clip.n] = (
-                    True
-                )
+            for clip, m in zip(self.clips, self._counts(turn), strict=True):
+                dropped[clip.row, clip.start + m : clip.start + clip.n] = True
             trim = Trim.plan(dropped, mask)
             packed = torch.stack([trim.apply(axis - dropped.long().cumsum(1), 0) for axis in axes])
             self._trims.append(trim)
@@ -187,7 +189,7 @@ class Inside:
         place = before.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
         out = hidden.new_zeros(*self._mask.shape, hidden.shape[-1]).scatter(1, place, hidden[::copies])
         method, clips = self.call.method, self.clips
-        counts = [method.counts_inside(clip.n)[turn - 1] if turn else clip.n for clip in clips]
+        counts = self._counts(turn - 1) if turn else [clip.n for clip in clips]
         heard = [
             out[clip.row, clip.start : clip.start + n].clone()  # written to below, and read by the backward pass
             for clip, n in zip(clips, counts, strict=True)
