@@ -73,6 +73,8 @@ def through(waves: Tensor, clips: Clips) -> Tensor:
     some = ((clips.room > 0) | (clips.cutoff < SAMPLE_RATE / 2) | (clips.tilt != 0)).nonzero()[:, 0]
     if not len(some):
         return waves
+    if waves.is_cuda:  # cuFFT plans anew for each shape: rows by powers of two make few of them
+        some = some[torch.arange(1 << (len(some) - 1).bit_length(), device=waves.device).clamp(max=len(some) - 1)]
     length = waves.shape[1] + SAMPLE_RATE // 2
     size = 1 << (length - 1).bit_length()
     hertz = torch.arange(size // 2 + 1, device=waves.device) * (SAMPLE_RATE / size)
