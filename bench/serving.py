@@ -63,7 +63,7 @@ LONGEST = 64  # new tokens, as recipes/research/tasks.py has it
 MEMORY_EVERY = 1.0  # seconds
 LISTS = ("synthetic-test", "strings-test")
 SPECS = (IDENTITY, "pool@keep=1/2", "ward@keep=1/3+time+sizes")  # a server made for the last takes all
-AFTER, INSIDE = "ward", "ward(site=encoder.3)"  # of pocket's five layers
+AFTER, INSIDE = "ward", "ward(site=encoder.3)"  # of pocket's six layers
 LOADS = (f"{AFTER}@keep=1", *(f"{site}@keep={keep}+time+sizes" for keep in ("1/2", "1/4") for site in (AFTER, INSIDE)))
 # eager: what vLLM compiles at its start takes minutes of a CPU
 ENGINE = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "32"]

@@ -30,7 +30,7 @@ from .grids.depth import (
 )
 from .measured import Measured, between
 from .tables import Gain, listed, table
-from .tasks import DEPTH, DRAWS, PARAMETERS, SENTENCES
+from .tasks import DEPTH, DRAWS, LARGER, SENTENCES
 
 CHANCE, OF_ACCENTS = 50.0, 25.0  # of two answers, and of four
 TOKENS, AROUND = 750, 43
@@ -41,7 +41,7 @@ PAGE = """# What is not words, and merging at depth
 
 ## What was measured
 
-*pocket*, a model of {parameters} million parameters (the shipped, fourth version, weights `{weights}`), greedy:
+*pocket*, a model of {parameters} million parameters (fourth version, weights `{weights}`), greedy:
 {questions} questions of voices, {sentences} sentences. Nothing was chosen on them. Gains are paired, above 0 better,
 with 95 % bootstrap intervals over groups.
 
@@ -160,7 +160,7 @@ def page(measured: Measured) -> str:
     known, unknown = above_chance(measured, by_kind)
     return PAGE.format(
         summary=summary(measured),
-        parameters=PARAMETERS,
+        parameters=LARGER,
         weights=measured.run(VOICES, BASELINE).record["weights_sha256"][:8],
         questions=VOICES.rows,
         sentences=SENTENCES.rows,

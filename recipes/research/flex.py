@@ -11,14 +11,14 @@ from .grids.flex import LISTS, NAME, grid
 from .grids.fourth import priced
 from .measured import Measured, between
 from .tables import Gain, listed, table
-from .tasks import FLEX, FOURTH, Asked
+from .tasks import FLEX, PARAMETERS, SMALLER, Asked
 
 HEAD = """# A model trained for any rate
 
 {summary}
 
 **What was measured.** Two models of pocket's shape that are the same up to a training step. One went on as before:
-pocket (`{shipped}`), which is shipped. The other (`{flexible}`) had the audio tokens of every batch merged, by `pool`
+pocket as it was before it was made larger ({parameters} million parameters, `{before}`). The other (`{flexible}`) had the audio tokens of every batch merged, by `pool`
 at a keep from 1/6 to 1 or by `ward` at such a keep or a tolerance, half of them with corrections: the same data for as
 many steps ({steps}). One training each. Test lists of [the fourth version](fourth.md), greedy.
 
@@ -69,7 +69,8 @@ def page(pocket: Measured, flexible: Measured) -> str:
     ]
     return HEAD.format(
         summary=listed(lines),
-        shipped=pocket.run(far, BASELINE).record["weights_sha256"][:8],
+        parameters=PARAMETERS,
+        before=pocket.run(far, BASELINE).record["weights_sha256"][:8],
         flexible=flexible.run(far, BASELINE).record["weights_sha256"][:8],
         steps=STEPS,
         table=table(["", *(f"{task.name} ({task.unit})" for task in LISTS)], rows),
@@ -78,7 +79,7 @@ def page(pocket: Measured, flexible: Measured) -> str:
 
 def write(measured: Measured, docs: Path) -> list[Path]:
     """The page; nothing where runs are missing."""
-    pocket, flexible = measured.of(FOURTH), measured.of(FLEX, NAME)
+    pocket, flexible = measured.of(SMALLER), measured.of(FLEX, NAME)
     if not all(one.there(task, *grid()) for one in (pocket, flexible) for task in LISTS):
         return []
     file = docs / "flex.md"

@@ -12,7 +12,7 @@ from .grids.fourth import CHOSEN, ENCODER, FAR, KEEPS, LISTS, METHODS, OURS, STR
 from .measured import Measured
 from .panels import losses
 from .tables import Gain, counts, listed, table
-from .tasks import FOURTH, PARAMETERS, Asked
+from .tasks import FOURTH, LARGER, SMALLER, Asked
 
 SHOWN = [BASELINE, *(at(f"{one}{told}", k) for one in ("pool", "ward") for told in ("", BOTH) for k in KEEPS)]
 HEAD = """# The fourth version of pocket: what fewer tokens cost
@@ -95,7 +95,7 @@ def page(measured: Measured) -> str:
     )
     head = HEAD.format(
         summary=summary,
-        parameters=PARAMETERS,
+        parameters=LARGER,
         sha=base["weights_sha256"][:8],
         dtype=base["dtype"],
         device=base["hardware"]["device"],

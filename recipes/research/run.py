@@ -63,6 +63,7 @@ from .tasks import (
     OTHER_MODELS,
     RECOVERY,
     RUNS,
+    SMALLER,
     SPEECH,
     TASKS,
     TOLERANCE,
@@ -199,10 +200,10 @@ def newest(out: Path, lists: Path, task: Asked) -> int:
 
 
 def any_rate(out: Path, lists: Path, task: Asked) -> int:
-    """Pocket and a model that was trained at random rates, where that one is there."""
-    folder, grid = lists / "fourth", flex.grid()
-    wrong = measure(task, grid, out / FOURTH, folder)
-    return wrong + (measure(task, grid, out / FLEX, folder, model=flex.MODEL) if flex.MODEL.exists() else 0)
+    """A model that was trained at random rates and the one that it began from, where they are there."""
+    both = {out / SMALLER: flex.BEFORE, out / FLEX: flex.MODEL}
+    some = [measure(task, flex.grid(), to, lists / "fourth", model=one) for to, one in both.items() if one.exists()]
+    return sum(some)
 
 
 def inside(out: Path, lists: Path, task: Asked) -> int:

@@ -9,8 +9,9 @@ REPO = Path(__file__).resolve().parents[2]
 RESULTS, DOCS = REPO / "results", REPO / "docs" / "research"
 RUNS, LISTS = REPO / "out" / "runs" / "results", REPO / "out"  # run files before they are packed; lists to measure on
 MODEL = "pocket"
-PARAMETERS = "4.9"  # millions, of the version of pocket that the results name by its weights
+PARAMETERS, LARGER = "4.9", "11.9"  # millions, of pocket until its fourth version was made anew, and since
 MAIN, RECOVERY, DEV, OTHER_MODELS = "", "recovery", "training-free/dev", "other-models"  # parts: folders of results
+SMALLER = "smaller"  # the runs of `fourth` by the model of `PARAMETERS`
 TOLERANCE, ENCODER, DEPTH, LORA, FOURTH, FLEX = "tolerance", "encoder", "depth", "lora", "fourth", "flex"
 BATCH, LONGEST, DRAWS = 50, 64, 2000  # samples together, new tokens, bootstrap draws
 

@@ -37,7 +37,6 @@ from recipes.pocket import (
     optimiser,
     pack,
     sounds,
-    start,
     texts,
     train,
 )
@@ -543,25 +542,6 @@ def test_packed_folders_stay_within_their_limit(tmp_path: Path) -> None:
 def test_a_caption_names_its_sounds() -> None:
     assert sounds.named("a dog barks followed by falling rain") == {"dog bark", "rain"}
     assert sounds.named("nothing at all") == set()
-
-
-def test_a_run_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept of a run: its weights in half precision, head, phonemes and processor make a checkpoint again."""
-    monkeypatch.setattr(start, "RUNS", tmp_path)
-    start.unpack(start.START, tmp_path / "one")
-    state = torch.load(tmp_path / "one" / "checkpoint.pt", weights_only=True)
-    ids = {t: i for i, t in enumerate(model.Qwen2Audio.special, 1000)}
-    with torch.device("meta"):
-        made = Qwen2AudioForConditionalGeneration(model.model_config(config.SIZES[state["size"]], ids))
-    assert {k: v.shape for k, v in state["model"].items()} == {k: v.shape for k, v in made.state_dict().items()}
-    phonemes = json.loads((tmp_path / "one" / "phonemes.json").read_text("utf-8"))
-    assert state["head"]["linear.weight"].shape[0] == 1 + len(phonemes) and state["step"] > 1000
-    start.pack(tmp_path / "one", tmp_path / "two")
-    start.unpack(tmp_path / "two", tmp_path / "three")
-    again = torch.load(tmp_path / "three" / "checkpoint.pt", weights_only=True)
-    assert all(torch.equal(v, again["model"][k]) for k, v in state["model"].items())
-    with pytest.raises(FileExistsError, match="has a checkpoint"):
-        start.unpack(start.START, tmp_path / "one")
 
 
 def test_orthogonalise() -> None:

@@ -12,9 +12,9 @@ LISTS = (
     replace(ANSWERS, rows=108),
 )  # fmt: skip
 KEEPS = ("1/2", "1/3")
-LAYERS = ("1", "2", "3", "4")  # of pocket's five, from 0
-DEEP = "3"  # at 60 % of the depth
-SEVERAL = "2+3+4"
+LAYERS = ("2", "3", "4", "5")  # of pocket's six, from 0
+DEEP = "4"  # at 60 % of the depth, rounded
+SEVERAL = "3+4+5"
 TOLERANCE = "0.3"
 
 

@@ -1,16 +1,18 @@
-"""The runs of docs/research/flex.md: pocket, and a model that was trained for any rate in its last steps."""
+"""The runs of docs/research/flex.md: a smaller pocket, and a model that was trained for any rate in its last steps."""
 
 from __future__ import annotations
 
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.evaluation.runner import specs
 
+from ..tasks import MODEL as POCKET
+from ..tasks import SMALLER
 from . import BOTH
 from .fourth import ANSWERS_4, FAR, GERMAN_4, STRINGS_4, priced
 from .other_models import WEIGHTS
 
 NAME = "flex"
-MODEL = WEIGHTS / NAME
+MODEL, BEFORE = WEIGHTS / NAME, WEIGHTS / SMALLER / POCKET
 LISTS = (FAR, STRINGS_4, GERMAN_4, ANSWERS_4)
 KEEPS = ("1/2", "1/3", "1/4", "1/6")
 TOLERANCES = ("0.3", "0.6")

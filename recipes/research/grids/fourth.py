@@ -23,7 +23,7 @@ METHODS = ("pool", "segment", "ltbm", "segmentwise", "a-tome", "fastadasp", "war
 KEEPS = ("1/2", "1/3")
 TOLERANCES = ("0.2", "0.3", "0.4", "0.5")
 CHOSEN = "0.3"
-ENCODER = "ward(site=encoder.3)"  # before layer 3 of 5, by frames
+ENCODER = "ward(site=encoder.3)"  # before layer 3 of 6, by frames
 OURS = f"ward{BOTH}"
 
 # what explains the loss: the same sentences by the same voices at three paces, and with as much silence inside
