@@ -11,7 +11,8 @@ RUNS, LISTS = REPO / "out" / "runs" / "results", REPO / "out"  # run files befor
 MODEL = "pocket"
 PARAMETERS = "4.9"  # millions, of the version of pocket that the results name by its weights
 MAIN, RECOVERY, DEV, OTHER_MODELS = "", "recovery", "training-free/dev", "other-models"  # parts: folders of results
-TOLERANCE, ENCODER, DEPTH, LORA, FOURTH, FLEX = "tolerance", "encoder", "depth", "lora", "fourth", "flex"
+TOLERANCE, ENCODER, DEPTH, LORA = "tolerance", "encoder", "depth", "lora"
+FOURTH, FLEX, OMNI = "fourth", "flex", "omni"
 BATCH, LONGEST, DRAWS = 50, 64, 2000  # samples together, new tokens, bootstrap draws
 
 
