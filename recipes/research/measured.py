@@ -18,10 +18,11 @@ from .tasks import DRAWS, MAIN, MODEL, RECOVERY, Asked
 
 @dataclass(frozen=True)
 class With:
-    """A run of pocket with an adapter on it, by their names."""
+    """A run of a model with an adapter on it, by their names, and the part of the results that it is in."""
 
     adapter: str
     spec: str
+    part: str = RECOVERY
 
 
 def between(task: Asked, one: Stored, other: Stored, rows: Sequence[int] | None = None) -> Gain:
@@ -53,7 +54,8 @@ class Measured:
 
     def found(self, task: Asked, spec: str | With) -> Stored | None:
         if isinstance(spec, With):
-            return self.packed.runs(RECOVERY, task.label, MODEL).get((f"{MODEL}+{spec.adapter}", spec.spec))
+            runs = self.packed.runs(spec.part, task.label, self.model)
+            return runs.get((f"{self.model}+{spec.adapter}", spec.spec))
         return self.packed.runs(self.part, task.label, self.model).get((self.model, spec))
 
     def run(self, task: Asked, spec: str | With) -> Stored:

@@ -9,14 +9,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import depth, encoder, flex, fourth, tolerance
+from . import depth, encoder, flex, fourth, omni, tolerance
 from .claims import page as claims
 from .measured import Measured
 from .tasks import DOCS, RESULTS
 from .training_free import page as training_free
 
 # each writes a page and its pictures into a folder, and returns their files
-PAGES = (claims.write, training_free.write, tolerance.write, encoder.write, depth.write, fourth.write, flex.write)
+PAGES = (
+    claims.write,
+    training_free.write,
+    tolerance.write,
+    encoder.write,
+    depth.write,
+    fourth.write,
+    flex.write,
+    omni.write,
+)
 
 
 def main() -> None:

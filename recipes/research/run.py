@@ -26,11 +26,13 @@ from .grids import (
     flex,
     fourth,
     lora,
+    omni,
     other_models,
     recovery,
     tolerance,
 )
 from .grids.claims import grid
+from .grids.recovery import Trial
 from .grids.training_free import (
     AFFINITY,
     BY_CONTENT,
@@ -59,6 +61,7 @@ from .tasks import (
     LONGEST,
     LORA,
     MODEL,
+    OMNI,
     ON_DEV,
     OTHER_MODELS,
     RECOVERY,
@@ -69,7 +72,7 @@ from .tasks import (
     TOLERANCE,
     Asked,
 )
-from .train import ADAPTERS, OF_THE_GRID
+from .train import ADAPTERS, OF_OMNI, OF_THE_GRID
 
 Job = Callable[[Path, Path, Asked], int]  # folder of run files, of lists, a task: how many rows or runs went wrong
 
@@ -226,8 +229,20 @@ def deep(out: Path, lists: Path, task: Asked) -> int:
 
 def low_rank(out: Path, lists: Path, task: Asked) -> int:
     """The LoRA grid, of adapters that are there."""
-    there = [OF_THE_GRID / trial.name for trial in lora.TRIALS if (out / LORA / f"{trial.name}.json").exists()]
+    there = _ended(lora.TRIALS, out / LORA, OF_THE_GRID)
     return measure(task, [], out / LORA, lists / "test", there) if there and task in SPEECH else 0
+
+
+def slower(out: Path, lists: Path, task: Asked) -> int:
+    """A model of the OmniASR class, without training and with those of its adapters that are there."""
+    folder, there = lists / "fourth", _ended(omni.TRIALS, out / OMNI, OF_OMNI)
+    wrong = measure(task, omni.grid(), out / OMNI, folder, model=omni.MODEL)
+    return wrong + (measure(task, [], out / OMNI, folder, there, omni.MODEL) if there else 0)
+
+
+def _ended(trials: Sequence[Trial], notes: Path, place: Path) -> list[Path]:
+    """The adapters whose training has ended."""
+    return [place / trial.name for trial in trials if (notes / f"{trial.name}.json").exists()]
 
 
 JOBS: dict[str, Job] = {
@@ -240,12 +255,14 @@ JOBS: dict[str, Job] = {
     "encoder": inside,
     "depth": deep,
     "lora": low_rank,
+    "omni": slower,
 }
 # of the jobs that have lists, or numbers of rows, of their own; the others take what they know of `SEVERAL`
 OWN: dict[str, Sequence[Asked]] = {
     "fourth": (*fourth.LISTS, *fourth.TRIED),
     "flex": flex.LISTS,
     "encoder": encoder.LISTS,
+    "omni": omni.LISTS,
 }
 SEVERAL = (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)
 

@@ -12,7 +12,8 @@ MODEL = "pocket"
 PARAMETERS, LARGER = "4.9", "11.9"  # millions, of pocket until its fourth version was made anew, and since
 MAIN, RECOVERY, DEV, OTHER_MODELS = "", "recovery", "training-free/dev", "other-models"  # parts: folders of results
 SMALLER = "smaller"  # the runs of `fourth` by the model of `PARAMETERS`
-TOLERANCE, ENCODER, DEPTH, LORA, FOURTH, FLEX = "tolerance", "encoder", "depth", "lora", "fourth", "flex"
+TOLERANCE, ENCODER, DEPTH, LORA = "tolerance", "encoder", "depth", "lora"
+FOURTH, FLEX, OMNI = "fourth", "flex", "omni"
 BATCH, LONGEST, DRAWS = 50, 64, 2000  # samples together, new tokens, bootstrap draws
 
 

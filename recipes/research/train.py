@@ -1,7 +1,8 @@
-"""Train what the pages measure: LoRA adapters of pocket, and two more models of its kind. Hours on 2 cores.
+"""Train what the pages measure: LoRA adapters, and two more models of pocket's kind. Hours on 2 cores.
 
     python -m recipes.research.train adapters       # those that are missing; --part 1/2 and 2/2 side by side
     python -m recipes.research.train lora           # rank, alpha, projections and seeds; likewise
+    python -m recipes.research.train omni           # of a model of the OmniASR class: with transformers 5.24; likewise
     python -m recipes.pocket.prepare                # once: what the models learn from
     python -m recipes.research.train models         # weights that are missing, into out/models/
 
@@ -25,17 +26,19 @@ from fewhertz.files import replace
 
 from ..pocket.config import RUNS as TRAININGS
 from ..pocket.config import SIZES
-from .grids import lora
+from .grids import lora, omni
 from .grids.other_models import OTHERS, WEIGHTS, Other
 from .grids.recovery import LANGUAGES, ROWS, SETTINGS, TRIALS, Trial
-from .tasks import LISTS, LORA, MODEL, OTHER_MODELS, RECOVERY, RUNS
+from .tasks import LISTS, LORA, MODEL, OMNI, OTHER_MODELS, RECOVERY, RUNS
 
-ADAPTERS, OF_THE_GRID = LISTS / "adapters", LISTS / "adapters-lora"
+ADAPTERS, OF_THE_GRID, OF_OMNI = LISTS / "adapters", LISTS / "adapters-lora", LISTS / "adapters-omni"
 CHOSEN = ("seed", "shares", "shift", "mix_from", "lengthen", "lr", "batch_seconds", "steps", "minutes")
 
 
-def adapters(trials: Sequence[Trial], names: Sequence[str], notes: Path, place: Path = ADAPTERS) -> None:
-    """Train the adapters that are missing."""
+def adapters(
+    trials: Sequence[Trial], names: Sequence[str], notes: Path, place: Path = ADAPTERS, model: str | Path = MODEL
+) -> None:
+    """Train the adapters of a model that are missing."""
     for trial in trials:
         note = notes / f"{trial.name}.json"
         if trial.name not in names or (note.exists() and (place / trial.name).exists()):
@@ -44,7 +47,7 @@ def adapters(trials: Sequence[Trial], names: Sequence[str], notes: Path, place: 
         dev = [LISTS / "dev" / f"{name}-dev.jsonl" for name in LANGUAGES[trial.language]]
         say = functools.partial(print, f"{trial.name}:", flush=True)
         done = fewhertz.train(
-            MODEL, trial.method, tasks, place / trial.name, dev=dev, device="cpu", cache=LISTS / "heard", say=say,
+            model, trial.method, tasks, place / trial.name, dev=dev, device="cpu", cache=LISTS / "heard", say=say,
             **SETTINGS | trial.settings,
         )  # fmt: skip
         took = json.loads((done.directory / "training" / "summary.json").read_text("utf-8"))
@@ -98,12 +101,13 @@ def _note(other: Other, weights: Path, runs: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("adapters", "lora", "models"))
+    parser.add_argument("what", choices=("adapters", "lora", "omni", "models"))
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of run files, where each is noted")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="adapters or models to train; default: all")
     parser.add_argument("--part", default="1/1", help="1/2: every second adapter, from the first")
     args = parser.parse_args()
-    every = [one.name for one in {"adapters": TRIALS, "lora": lora.TRIALS, "models": OTHERS}[args.what]]
+    several = {"adapters": TRIALS, "lora": lora.TRIALS, "omni": omni.TRIALS, "models": OTHERS}
+    every = [one.name for one in several[args.what]]
     names = every if args.only is None else args.only
     if unknown := sorted(set(names) - set(every)):
         parser.error(f"--only {unknown[0]}: there are {', '.join(every)}")
@@ -112,6 +116,8 @@ def main() -> None:
         adapters(TRIALS, names[first - 1 :: count], args.runs / RECOVERY)
     elif args.what == "lora":
         adapters(lora.TRIALS, names[first - 1 :: count], args.runs / LORA, OF_THE_GRID)
+    elif args.what == "omni":
+        adapters(omni.TRIALS, names[first - 1 :: count], args.runs / OMNI, OF_OMNI, omni.MODEL)
     else:
         for other in OTHERS:
             if other.name in names:

@@ -8,7 +8,7 @@ from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import RECOMMENDED
 
 from ..grids.training_free import default
-from ..measured import Measured
+from ..measured import Measured, With
 from ..tables import Claim, arxiv, listed, signed
 from ..tasks import ANSWERS, GERMAN, SOUNDS, SPEECH, Asked
 from .rivals import front
@@ -31,7 +31,14 @@ class Loss:
         return f"{signed(self.value, self.low, self.high, digits)} {self.unit}".rstrip()
 
 
-def lost(measured: Measured, task: Asked, run: str, unit: str, relative: bool = False, over: str = BASELINE) -> Loss:
+def lost(
+    measured: Measured,
+    task: Asked,
+    run: str | With,
+    unit: str,
+    relative: bool = False,
+    over: str | With = BASELINE,
+) -> Loss:
     """What a run loses against another, all tokens mostly: in units of the metric, or in % of that one's score."""
     one = measured.gain(task, run, over)
     scale = 100 / measured.value(task, over) if relative else 1.0
