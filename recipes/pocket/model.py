@@ -140,7 +140,7 @@ class Qwen2Audio:
     hz = 25.0
     several = True
     # of 4, 6, 10, 15 and 30 s the one with the fewest errors on dev's passages
-    comfortable_seconds = 4.0
+    comfortable_seconds = 15.0
 
     def processor(self, tokenizer: PreTrainedTokenizerFast) -> Qwen2AudioProcessor:
         template = Qwen2AudioProcessor.default_chat_template.fget(None)  # written out so that it is saved
