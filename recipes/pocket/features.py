@@ -21,8 +21,8 @@ TAIL = 3  # frames after the clip into which its last samples still reach (windo
 
 def extractor(n_mels: int = N_MELS) -> WhisperFeatureExtractor:
     return WhisperFeatureExtractor(
-        feature_size=n_mels, sampling_rate=SAMPLE_RATE, hop_length=HOP, chunk_length=30, n_fft=WINDOW, padding_value=0.0,
-        return_attention_mask=True,
+        feature_size=n_mels, sampling_rate=SAMPLE_RATE, hop_length=HOP, chunk_length=30, n_fft=WINDOW,
+        padding_value=0.0, return_attention_mask=True,
     )  # fmt: skip
 
 

@@ -33,7 +33,8 @@ def training(name: str, data: Path) -> list[dict]:
         return corpus.word_strings(data, "train", STRINGS)
     if name == "french-synthetic":
         return corpus.listed(corpus.say(french(data), "fr", FRENCH_VOICES, f"train-{name}"))
-    return corpus.listed(corpus.say(corpus.english(data)["train"], "en", SEEN_VOICES["en"], f"train-{name}"))
+    sentences = corpus.without_near(data, corpus.english(data)["train"])
+    return corpus.listed(corpus.say(sentences, "en", SEEN_VOICES["en"], f"train-{name}"))
 
 
 def french(data: Path) -> list[str]:

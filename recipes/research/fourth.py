@@ -12,7 +12,7 @@ from .grids.fourth import CHOSEN, ENCODER, FAR, KEEPS, LISTS, METHODS, OURS, STR
 from .measured import Measured
 from .panels import losses
 from .tables import Gain, counts, listed, table
-from .tasks import FOURTH, LARGER, SMALLER, Asked
+from .tasks import FOURTH, LARGER, Asked
 
 SHOWN = [BASELINE, *(at(f"{one}{told}", k) for one in ("pool", "ward") for told in ("", BOTH) for k in KEEPS)]
 HEAD = """# The fourth version of pocket: what fewer tokens cost

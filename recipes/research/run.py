@@ -67,7 +67,6 @@ from .tasks import (
     RECOVERY,
     RUNS,
     SMALLER,
-    SPEECH,
     TASKS,
     TOLERANCE,
     Asked,
@@ -230,7 +229,7 @@ def deep(out: Path, lists: Path, task: Asked) -> int:
 def low_rank(out: Path, lists: Path, task: Asked) -> int:
     """The LoRA grid, of adapters that are there."""
     there = _ended(lora.TRIALS, out / LORA, OF_THE_GRID)
-    return measure(task, [], out / LORA, lists / "test", there) if there and task in SPEECH else 0
+    return measure(task, [], out / LORA, lists / "fourth", there) if there else 0
 
 
 def slower(out: Path, lists: Path, task: Asked) -> int:
@@ -262,6 +261,7 @@ OWN: dict[str, Sequence[Asked]] = {
     "fourth": (*fourth.LISTS, *fourth.TRIED),
     "flex": flex.LISTS,
     "encoder": encoder.LISTS,
+    "lora": lora.LISTS,
     "omni": omni.LISTS,
 }
 SEVERAL = (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)
