@@ -17,11 +17,11 @@ HEAD = """# A model trained for any rate
 
 {summary}
 
-**What was measured.** Two models that are the same up to a training step, of pocket's shape before it was made larger
-({parameters} million parameters). One went on as before: the pocket of then (`{before}`). The other (`{flexible}`) had the
-audio tokens of every batch merged, by `pool` at a keep from 1/6 to 1 or by `ward` at such a keep or a tolerance, half of
-them with corrections: the same data for as many steps ({steps}). One training each. Test lists of
-[the fourth version](fourth.md), greedy.
+**What was measured.** Two models that are the same up to a training step, of pocket's shape before it was made
+larger ({parameters} million parameters). One went on as before: the pocket of then (`{before}`). The other
+(`{flexible}`) had the audio tokens of every batch merged, by `pool` at a keep from 1/6 to 1 or by `ward` at such a keep
+or a tolerance, half of them with corrections: the same data for as many steps ({steps}). One training each. Test lists
+of [the fourth version](fourth.md), greedy.
 
 Its score; in brackets its gain over pocket under the same method, paired, 95 % bootstrap over groups, above 0 better.
 
