@@ -1,8 +1,8 @@
 """The whole recipe: data, tokenizer, leak check, training, scores on dev, export, samples, test report, card.
 
-    python -m recipes.pocket                         # the shipped model
+    python -m recipes.pocket                         # a smaller one, on a CPU
     python -m recipes.pocket --size tiny             # all stages in a few minutes, into runs/tiny/shipped
-    python -m recipes.pocket --size large --device cuda --bf16 --workers 14
+    python -m recipes.pocket --size large --device cuda --bf16 --workers 6 --batch-seconds 2400
 
 Each stage is a command of its own, is kept where it is done, and goes on where it was stopped.
 """
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
+    parser.add_argument("--batch-seconds", type=float, default=60.0, help="seconds of audio a step; on a GPU 2400")
     args = parser.parse_args()
     shipping, run = args.size != "tiny", RUNS / args.size
     out = SHIPPED if shipping else run / "shipped"
@@ -49,7 +50,7 @@ def main() -> None:
     stage("leaks", "--size", args.size, "--data", args.data)
     stage("tokenizer", "--size", args.size)
     training = ["--size", args.size, "--steps", args.steps, "--device", args.device, "--workers", args.workers]
-    stage("train", *training, *(["--bf16"] if args.bf16 else []))
+    stage("train", *training, "--batch-seconds", args.batch_seconds, *(["--bf16"] if args.bf16 else []))
     first, last = losses(run)
     print(f"loss {first:.2f} → {last:.2f}")
     if not last < first:

@@ -21,7 +21,7 @@ case ${1:-} in
   train) # minutes add up over calls, and the rate falls to 0 at their end: TOTAL says how many there will be
     bf16=$([ "$DEVICE" = cpu ] || echo --bf16)
     timeout $(($2 * 60 + 60)) "$PYTHON" -m recipes.pocket.train --size "$SIZE" --device "$DEVICE" $bf16 --shift 0.25 \
-      --workers $((cores > 3 ? cores - 3 : 0)) --batch-seconds "${SECONDS_A_STEP:-800}" --minutes "${TOTAL:-$2}" \
+      --workers $((cores > 3 ? cores - 3 : 0)) --batch-seconds "${SECONDS_A_STEP:-2400}" --minutes "${TOTAL:-$2}" \
       --dropout 0.05 --watch-every 1000 || [ $? = 124 ] ;;
   export)
     "$PYTHON" -m recipes.pocket.evaluate --run "$SIZE" --split dev --out "$2/dev.json" \

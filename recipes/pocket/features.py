@@ -35,7 +35,7 @@ def _filters(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _waves(device: torch.device) -> Tensor:
+def _fourier(device: torch.device) -> Tensor:
     """``[WINDOW, 2 * 201]``: a windowed stretch times this is its spectrum, real parts before imaginary ones."""
     whole = torch.fft.rfft(torch.eye(WINDOW, dtype=torch.double))
     return torch.cat([whole.real, whole.imag], 1).float().to(device)
@@ -47,7 +47,7 @@ def _power(padded: Tensor, window: Tensor, frames: int) -> Tensor:
         return torch.stft(padded, WINDOW, HOP, window=window, return_complex=True)[:, :, :frames].abs() ** 2
     # cuFFT plans anew for each shape, and the shapes of batches differ: a product of matrices does not
     mirrored = torch.nn.functional.pad(padded[:, None], (WINDOW // 2, 0), mode="reflect")[:, 0]
-    parts = (mirrored.unfold(1, WINDOW, HOP)[:, :frames] * window) @ _waves(padded.device)
+    parts = (mirrored.unfold(1, WINDOW, HOP)[:, :frames] * window) @ _fourier(padded.device)
     return parts.square().unflatten(2, (2, -1)).sum(2).mT
 
 

@@ -2,7 +2,7 @@
 
     python -m recipes.pocket.train --minutes 80           # learning rate reaches 0 when 80 minutes of steps are spent
     python -m recipes.pocket.train --minutes 200          # later: goes on from the checkpoint on a longer schedule
-    python -m recipes.pocket.train --size large --device cuda --bf16 --workers 13 --batch-seconds 1200
+    python -m recipes.pocket.train --size large --device cuda --bf16 --workers 6 --batch-seconds 2400
 
 Data and random draws are functions of (seed, round of some batches); weights, their running mean, optimiser and time
 spent are in the checkpoint, which is written between rounds. So a run by `--steps` that was stopped and resumed gives
