@@ -7,12 +7,13 @@ from pathlib import Path
 from fewhertz.evaluation.results import BASELINE
 
 from . import loss
-from .grids import BOTH, at
+from .grids import BOTH, at, lora
 from .grids.fourth import CHOSEN, ENCODER, FAR, KEEPS, LISTS, METHODS, OURS, STRINGS_4, TOLERANCES, grid, priced
-from .measured import Measured
+from .grids.recovery import CONTROL, SETTINGS, Trial
+from .measured import Measured, With
 from .panels import losses
 from .tables import Gain, counts, listed, table
-from .tasks import FOURTH, LARGER, Asked
+from .tasks import FOURTH, LARGER, LORA, PARAMETERS, SMALLER, Asked
 
 SHOWN = [BASELINE, *(at(f"{one}{told}", k) for one in ("pool", "ward") for told in ("", BOTH) for k in KEEPS)]
 HEAD = """# The fourth version of pocket: what fewer tokens cost
@@ -78,17 +79,60 @@ def lost(measured: Measured, run: str) -> str:
     return f"surely worse on {', '.join(worse)}; {rest}" if worse else rest
 
 
+def third(measured: Measured) -> str:
+    """What a third of the tokens costs sentences and word strings."""
+    run = at(OURS, KEEPS[1])
+    far, strings = (measured.gain(task, run, BASELINE).plain for task in (FAR, STRINGS_4))
+    return f"A third: far sentences {far}, word strings {strings}"
+
+
+def smaller(measured: Measured) -> str:
+    """The main findings again, on the model that was shipped before."""
+    sha, ours, half = measured.run(FAR, BASELINE).record["weights_sha256"][:8], priced(CHOSEN), at(OURS, KEEPS[0])
+    lines = [
+        f"λ = {CHOSEN}, {measured.mean_hertz(LISTS, ours):.1f} Hz: {lost(measured, ours)}.",
+        f"Half of the tokens: {lost(measured, half)}.",
+        f"{third(measured)}.",
+    ]
+    return (
+        f"## The same on a smaller pocket\n\nThe one shipped before (`{sha}`, {PARAMETERS} million parameters) has "
+        f"another shape, seed and course.\n\n{listed(lines)}"
+    )
+
+
+def adapted(trial: Trial) -> With:
+    """An adapter's run under what it was trained with."""
+    return With(trial.name, BASELINE if trial is CONTROL else trial.method, LORA)
+
+
+def after_lora(measured: Measured) -> str:
+    """What is lost after LoRA, over an adapter that was trained with all tokens."""
+
+    def cell(task: Asked, trial: Trial) -> str:
+        other = BASELINE if trial is CONTROL else adapted(CONTROL)
+        return f"{measured.number(task, adapted(trial))} ({measured.gain(task, adapted(trial), other).plain})"
+
+    rows = [
+        [f"`{trial.method}`" if trial is not CONTROL else "all tokens", *(cell(task, trial) for task in lora.LISTS)]
+        for trial in lora.FIRST
+    ]
+    return (
+        f"## After LoRA\n\n{SETTINGS['steps']} steps of {SETTINGS['batch_size']}, r = 16, α = 32, queries and keys; "
+        "one training each. In brackets the gain over the adapter that was trained with all tokens; of that one, over none."
+        "\n\n" + table(["", *(f"{task.name} ({task.unit})" for task in lora.LISTS)], rows)
+    )
+
+
 def page(measured: Measured) -> str:
     """The page in Markdown."""
     base = measured.run(FAR, BASELINE).record
     ours = priced(CHOSEN)
-    half, third = (at(OURS, keep) for keep in KEEPS)
+    half = at(OURS, KEEPS[0])
     summary = listed(
         [
             f"`{ours}`, the default, takes {measured.mean_hertz(LISTS, ours):.1f} Hz of 25: {lost(measured, ours)}.",
             f"Half of the tokens (`{half}`): {lost(measured, half)}.",
-            f"A third: far sentences {measured.gain(FAR, third, BASELINE).plain}, word strings "
-            f"{measured.gain(STRINGS_4, third, BASELINE).plain}; `pool` as published "
+            f"{third(measured)}; `pool` as published "
             f"{measured.gain(FAR, at('pool', '1/3'), BASELINE).plain} and "
             f"{measured.gain(STRINGS_4, at('pool', '1/3'), BASELINE).plain}.",
         ]
@@ -114,6 +158,10 @@ def page(measured: Measured) -> str:
     ]
     if loss.ready(measured):
         parts.append(loss.section(measured))
+    if all(measured.there(task, adapted(trial)) for task in lora.LISTS for trial in lora.FIRST):
+        parts.append(after_lora(measured))
+    if all(measured.of(SMALLER).there(task, *grid(task)) for task in LISTS):
+        parts.append(smaller(measured.of(SMALLER)))
     return "\n\n".join(parts) + "\n"
 
 
