@@ -1,7 +1,7 @@
 """Does anything of a test or dev list occur in training? Prints what was compared; exits with 1 where it does.
 
     python -m recipes.pocket.leaks [--size fourth] [--data ../shared/data] [--lists recipes/pocket/splits]
-    python -m recipes.pocket.leaks --begun-from third.txt --near recipes/pocket/results/near-third.json
+    python -m recipes.pocket.leaks --begun-from start.txt --near recipes/pocket/results/near-start.json
 
 Sentences are compared by their normalised text, in every language and on both sides of a translation; single words of
 Speech Commands are no sentences. Far lists are held against all English of training, heard or written, by the rule of
@@ -150,10 +150,11 @@ def main() -> None:
     if args.begun_from:
         texts = args.begun_from.read_text("utf-8").splitlines()
         earlier = Inventory(sentences=set(texts))
+        same = {name: shared(earlier, listed(rows, args.data), False)["sentences"] for name, rows in lists.items()}
         found += [
-            f"{name}: sentences shared with what was begun from: {', '.join(sorted(same)[:5])}"
-            for name, rows in lists.items()
-            if (same := shared(earlier, listed(rows, args.data), False)["sentences"])
+            f"{name}: sentences shared with what was begun from: {', '.join(sorted(some)[:5])}"
+            for name, some in same.items()
+            if some
         ]
         near = near_items(texts, lists)
         print(
@@ -162,7 +163,8 @@ def main() -> None:
             )
         )
         if args.near:
-            args.near.write_text(json.dumps({"sentences": len(texts), "items": near}, indent=1) + "\n", "utf-8")
+            heard = {"sentences": len(texts), "items": near, "shared": {n: sorted(s) for n, s in same.items() if s}}
+            args.near.write_text(json.dumps(heard, indent=1) + "\n", "utf-8")
     print("\n".join(found) or f"nothing of {len(lists)} lists is in training, nothing of a test list in a dev list")
     sys.exit(1 if found else 0)
 

@@ -118,7 +118,7 @@ def after_lora(measured: Measured) -> str:
     ]
     return (
         f"## After LoRA\n\n{SETTINGS['steps']} steps of {SETTINGS['batch_size']}, r = 16, α = 32, queries and keys; "
-        "one training each. In brackets the gain over the adapter that was trained with all tokens; of that one, over none."
+        "one training each. In brackets the gain over the adapter trained with all tokens; of that one, over none."
         "\n\n" + table(["", *(f"{task.name} ({task.unit})" for task in lora.LISTS)], rows)
     )
 
