@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · tolerance · fourth · flex · encoder · depth · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · tolerance · fourth · flex · omni · encoder · depth · other-models · recovery ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -13,6 +13,7 @@ STUDIO_READY := $(STUDIO)/.ready
 LMMS := .venv-lmms
 LMMS_READY := $(LMMS)/.ready
 VERSIONS := 5.16.0 5.24.0
+OMNI_ENV := PYTHONPATH=.venv-versions/5.24.0 HF_HUB_OFFLINE=1
 RESULTS ?= results
 RUNS ?= out/runs/$(RESULTS)
 LISTS := strings synthetic german describe answer
@@ -20,7 +21,7 @@ FOURTH_LISTS := far-new-voices passages pauses strings digits german describe an
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free tolerance fourth flex encoder depth other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free tolerance fourth flex omni encoder depth other-models recovery pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -29,12 +30,10 @@ test: $(READY)
 	$(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal
 
 # what touches transformers' own code, with the oldest and the newest that are supported
-test-versions: $(READY)
+test-versions: $(READY) $(VERSIONS:%=.venv-versions/%/.ready)
 	for version in $(VERSIONS); do \
-	  folder=.venv-versions/$$version; \
-	  [ -e $$folder/.ready ] || { $(BIN)/python -m pip install -q --target $$folder transformers==$$version && touch $$folder/.ready; } || exit 1; \
 	  echo "transformers $$version"; \
-	  PYTHONPATH=$$folder $(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal \
+	  PYTHONPATH=.venv-versions/$$version $(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal \
 	    tests/test_corrections.py tests/test_attach.py tests/families/test_families.py tests/families/test_trim.py tests/families/test_inside.py tests/families/test_inside_llm.py tests/recipes/test_omni.py || exit 1; \
 	done
 
@@ -134,6 +133,21 @@ flex: $(READY)
 	$(BIN)/python -m recipes.research.run flex --runs $(RUNS)
 	$(PACK)
 
+# the runs of docs/research/omni.md, of out/models/pocket-omni: with transformers 5.24; recipes/pocket/LOG.md trains the
+# model (--size omni) and `python -m recipes.pocket.export --run omni --out out/models/pocket-omni` puts it there
+omni: $(READY) .venv-versions/5.24.0/.ready
+ifeq ($(wildcard out/models/pocket-omni/config.json),)
+	@echo "make omni: nothing to measure, out/models/pocket-omni is missing (recipes/pocket/LOG.md: --size omni)"
+else
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split train --limit 3000 --lists strings synthetic --out out/train
+	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists $(FOURTH_LISTS) --out out/fourth
+	$(OMNI_ENV) $(BIN)/python -m recipes.research.train omni --runs $(RUNS)
+	$(OMNI_ENV) $(BIN)/python -m recipes.research.run omni --runs $(RUNS)
+	$(PACK)
+endif
+
 # the runs of docs/research/encoder.md
 encoder: $(READY)
 	$(UNPACK)
@@ -180,6 +194,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $(READY)
+
+.venv-versions/%/.ready: | $(READY)
+	$(BIN)/python -m pip install -q --target $(@D) transformers==$*
+	touch $@
 
 $(STUDIO_READY): $(READY) constraints-studio.txt
 	$(PYTHON) -m venv $(STUDIO)

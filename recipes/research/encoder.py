@@ -29,34 +29,29 @@ PAGE = """# Merging inside the encoder, measured
 
 ## What was measured
 
-`ward(site=encoder.k)` merges frames before layer k of the encoder, counted from 0, so that the later layers read fewer.
-**Quality** is that of *pocket*, a model of {parameters} million parameters (fourth version, weights
-`{sha}`) with six encoder layers on 50 frames a second, trained without any of this; greedy: {lists}. Nothing was
-chosen on these lists. **Times** are of one core of {cpu}, {dtype}; of the large models one layer of each kind, with
-random weights, is timed and counted as often as they have it.
+`ward(site=encoder.k)` merges frames before layer k of the encoder, counted from 0. **Quality** is that of *pocket*,
+{parameters} million parameters (fourth version, weights `{sha}`), six encoder layers on 50 frames a second, trained
+without any of this; greedy: {lists}. Nothing was chosen on these lists. **Times** are of one core of {cpu}, {dtype}; of
+the large models one layer of each kind, with random weights, is timed and counted.
 
 ![Time by part, of the stock model's: stock, no padding, merged behind and inside the encoder](encoder.png)
 
 ## Quality
 
-Gain over all tokens, above 0 better, with paired 95 % bootstrap intervals over groups; all with `{both}`. `ward` alone
-is behind the encoder; {several} merges a part before each.
+Gain over all tokens, with paired 95 % bootstrap intervals over groups; all with `{both}`. `ward` alone is behind the
+encoder; {several} merges a part before each.
 
 {table}
 
 ## Time
 
-How many times sooner than stock the first token is there, from the log-mel on; in brackets what operations predict.
+How many times sooner than stock the first token is there, from the log-mel on (what operations predict).
 
 {times}
 
 {targets}
 
-## To check it
-
-`make reproduce` makes this page from `results/`, where `results/bench/sites.json` has all times. All runs:
-`python -m recipes.research.pack unpack results out/runs`, then `fewhertz report out/runs/encoder`. `make encoder`
-measures them anew, `python -m bench.sites` the times.
+Made by `make reproduce`; `make encoder` measures anew, `python -m bench.sites` the times (`results/bench/sites.json`).
 """
 
 
@@ -98,8 +93,7 @@ def page(measured: Measured, bench: dict[str, Any]) -> str:
 
     summary = [
         f"Half of the tokens before layer {DEEP} of 6, over as many behind the encoder: {gains(half, behind)}.",
-        "Asked: to lose at most 0.5 points of WER or BLEU, 1 % of CIDEr-D or accuracy: "
-        f"{held(measured, half, behind)}.",
+        f"Asked: at most 0.5 points of WER or BLEU, 1 % of CIDEr-D or accuracy: {held(measured, half, behind)}.",
         f"λ = {TOLERANCE} takes {rates(priced)} Hz there, {rates(free)} behind the encoder; gain over it: "
         f"{gains(priced, free)}.",
         "On speech of many words the LLM's site is the safer one; a small LLM over a large encoder gains time inside.",

@@ -14,37 +14,41 @@ from fewhertz.method import parse
 from fewhertz.palette import DASHES, LINES, MARKERS
 
 from .grids import BOTH, at
-from .grids.omni import KEEPS, LISTS, METHODS, NAME, PARAMETERS, PRICED, TRIALS, grid
+from .grids.omni import BESIDE, KEEPS, LISTS, METHODS, NAME, PARAMETERS, PRICED, TRIALS, grid
 from .grids.recovery import CONTROL, SETTINGS, Trial
 from .measured import Measured, With
 from .tables import listed, table
-from .tasks import DRAWS, FOURTH, OMNI, Asked
+from .tasks import DRAWS, OMNI, Asked
 from .training_free.targets import Loss, lost
 
 FAR, STRINGS, _ = LISTS
 THIRD, SIXTH = "1/3", "1/6"  # pocket's third of 25 Hz is a sixth of 50 Hz
 COMPARED = (f"pool{BOTH}", f"ward{BOTH}")
-SHOWN = (at("pool", "1/2"), *(at(one, keep) for one in COMPARED for keep in ("1/2", THIRD, SIXTH)), PRICED)
+SHOWN = (
+    at("pool", "1/2"),
+    *(at(COMPARED[0], keep) for keep in (THIRD, SIXTH)),
+    *(at(COMPARED[1], keep) for keep in ("1/2", THIRD, SIXTH)),
+    PRICED,
+)
 MOST, ALL_TOKENS = 1.0, 20.0  # asked: points of WER that a third may cost after LoRA, WER with all tokens
 
 PAGE = """# Fewer tokens of an encoder at 50 Hz
 
 {summary}
 
-**What was measured.** A model of the OmniASR class (Wav2Vec2 encoder, {hertz:.0f} audio tokens a second; {parameters}
-million parameters, weights `{sha}`), trained once, in minutes of a GPU (`recipes/pocket/LOG.md`), beside *pocket*
-(25 Hz, `{pocket}`), which differs in more than its rate. Lists of [the fourth version](fourth.md), greedy. WER in %; in
-brackets the gain over all tokens, paired, 95 % bootstrap over groups.
+A model of the OmniASR class (Wav2Vec2 encoder, {hertz:.0f} Hz, {parameters} million parameters, weights `{sha}`),
+trained once, by us, in minutes of one GPU (`recipes/pocket/LOG.md`), beside the *pocket* of its size
+(`{pocket}`, [flex.md](flex.md)), which differs in more than its rate. [Lists](fourth.md) of test, greedy. Gains in
+points of WER over all tokens, paired, 95 % bootstrap over groups:
 
-{scores}
+{gains}
 
 ![Points of WER lost on far sentences against the share of tokens kept, and against Hz](omni.png)
 {adapted}
-`make reproduce` makes this page, `make omni` trains the adapters and measures anew.
+Made by `make reproduce`; `make omni` measures anew.
 """
 ADAPTED = """
-After LoRA ({steps} steps of {batch}); in brackets the gain over an adapter trained with all tokens, of which the gain
-is that over none.
+After LoRA ({steps} steps of {batch}), over an adapter trained with all tokens; that over no adapter:
 
 {table}
 """
@@ -63,15 +67,14 @@ def short(task: Asked) -> str:
     return task.name.partition(",")[0]
 
 
-def scores(own: Measured, rows: Sequence[tuple[str, str | With, str | With]]) -> str:
-    """A table of runs, each by its name and with what it is compared with; its score alone where that is itself."""
+def gains(own: Measured, lists: Sequence[Asked], rows: Sequence[tuple[str, str | With, str | With]]) -> str:
+    """A table of gains, of each run by its name over another; of the score where that is itself."""
 
     def cell(task: Asked, run: str | With, other: str | With) -> str:
-        over = "" if run == other else f" ({own.gain(task, run, other).plain})"
-        return own.number(task, run) + over
+        return own.number(task, run) if run == other else own.gain(task, run, other).plain
 
-    lines = [[name, *(cell(task, run, other) for task in LISTS)] for name, run, other in rows]
-    return table(["", *map(short, LISTS)], lines)
+    lines = [[name, *(cell(task, run, other) for task in lists)] for name, run, other in rows]
+    return table(["", *map(short, lists)], lines)
 
 
 def points(own: Measured, run: str) -> str:
@@ -102,10 +105,9 @@ def compared(own: Measured, pocket: Measured, method: str) -> str:
     share, hertz = (apart(own, at(method, keep), pocket, at(method, THIRD)) for keep in (THIRD, SIXTH))
     nearer = "rate" if abs(hertz.value) < abs(share.value) else "share"
     return (
-        f"`{method}`: pocket loses {points(pocket, at(method, THIRD))} at a third "
-        f"({pocket.hertz(FAR, at(method, THIRD)):.1f} Hz). Here a third ({own.hertz(FAR, at(method, THIRD)):.1f} Hz) "
-        f"loses {points(own, at(method, THIRD))}, {share} more; {own.hertz(FAR, at(method, SIXTH)):.1f} Hz (a sixth) "
-        f"{points(own, at(method, SIXTH))}, {hertz} more: nearer by **{nearer}**."
+        f"`{method}`: pocket's third loses {points(pocket, at(method, THIRD))}; here a third "
+        f"{points(own, at(method, THIRD))} ({share} more), a sixth {points(own, at(method, SIXTH))} ({hertz} more): "
+        f"nearer by **{nearer}**."
     )
 
 
@@ -114,7 +116,7 @@ def costs(own: Measured, trial: Trial) -> str:
     found = []
     for task in (FAR, STRINGS):
         loss = lost(own, task, adapted(trial), "", over=CONTROLLED)
-        found.append(f"{short(task)} {loss} {loss.verdict(MOST)}")
+        found.append(f"{loss.value:+.1f} {loss.verdict(MOST)}")
     return f"`{trial.method}` {', '.join(found)}"
 
 
@@ -127,19 +129,27 @@ def page(own: Measured, pocket: Measured) -> str:
     """The page in Markdown."""
     whole = own.value(STRINGS, BASELINE)
     good = "**met**" if whole <= ALL_TOKENS else "**missed**"
-    lines = [f"Far sentences, points of WER. {compared(own, pocket, COMPARED[0])}", compared(own, pocket, COMPARED[1])]
+    rate = at(COMPARED[0], THIRD)
+    lines = [
+        f"A third of pocket's tokens is {pocket.hertz(FAR, rate):.1f} Hz; here a third is {own.hertz(FAR, rate):.1f}, "
+        f"a sixth {own.hertz(FAR, at(COMPARED[0], SIXTH)):.1f}. WER lost on far sentences:",
+        *(compared(own, pocket, method) for method in COMPARED),
+    ]
     lines.append(
-        f"As published (`pool`), half of the tokens, pocket's rate, lose {points(own, at('pool', '1/2'))}; with all, "
-        f"{STRINGS.name} have {whole:.1f} % (asked {ALL_TOKENS:g}: {good})."
+        f"As published, pocket's own rate (`{at('pool', '1/2')}`) loses {points(own, at('pool', '1/2'))}. With all "
+        f"tokens {STRINGS.name} have {whole:.1f} % (asked {ALL_TOKENS:g}: {good})."
     )
     section = ""
     if trained(own):
         thirds = [trial for trial in TRIALS if f"={THIRD}" in trial.method]
-        lines.append(f"A third after LoRA, asked {MOST:+g}: {'; '.join(costs(own, one) for one in thirds)}.")
+        lines.append(
+            f"A third after LoRA, asked {MOST:+g} (far sentences, words): "
+            f"{'; '.join(costs(own, one) for one in thirds)}."
+        )
         rows = [(f"`{one.method}`", adapted(one), CONTROLLED) for one in TRIALS if one is not CONTROL]
         first = ("all tokens", CONTROLLED, BASELINE)
         section = ADAPTED.format(
-            steps=SETTINGS["steps"], batch=SETTINGS["batch_size"], table=scores(own, [first, *rows])
+            steps=SETTINGS["steps"], batch=SETTINGS["batch_size"], table=gains(own, (FAR, STRINGS), [first, *rows])
         )
     shown = [("all tokens", BASELINE, BASELINE), *((f"`{run}`", run, BASELINE) for run in SHOWN)]
     return PAGE.format(
@@ -148,7 +158,7 @@ def page(own: Measured, pocket: Measured) -> str:
         parameters=PARAMETERS,
         sha=own.run(FAR, BASELINE).record["weights_sha256"][:8],
         pocket=pocket.run(FAR, BASELINE).record["weights_sha256"][:8],
-        scores=scores(own, shown),
+        gains=gains(own, LISTS, shown),
         adapted=section,
     )
 
@@ -188,7 +198,7 @@ def draw(own: Measured, pocket: Measured, file: Path) -> Path:
 
 def write(measured: Measured, docs: Path) -> list[Path]:
     """The page and its picture; nothing where runs without training are missing."""
-    own, pocket = measured.of(OMNI, NAME), measured.of(FOURTH)
+    own, pocket = measured.of(OMNI, NAME), measured.of(BESIDE)
     thirds = [BASELINE, *(at(method, THIRD) for method in COMPARED)]
     if not all(own.there(task, *grid()) for task in LISTS) or not pocket.there(FAR, *thirds):
         return []

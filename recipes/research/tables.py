@@ -47,8 +47,8 @@ def signed(value: float, low: float, high: float, digits: int) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    first, *lines = (f"| {' | '.join(map(str, line))} |" for line in (heads, *rows))
+    return "\n".join([first, f"|{'---|' * len(heads)}", *lines])
 
 
 def arxiv(number: str) -> str:
@@ -57,9 +57,9 @@ def arxiv(number: str) -> str:
 
 
 def counts(gains: Sequence[Gain]) -> str:
-    """Better / tied / worse."""
+    """Better/tied/worse."""
     better, worse = (sum(one.sign == sign for one in gains) for sign in (1, -1))
-    return f"{better} / {len(gains) - better - worse} / {worse}"
+    return f"{better}/{len(gains) - better - worse}/{worse}"
 
 
 def verdict(gains: Sequence[Gain]) -> str:

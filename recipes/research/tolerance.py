@@ -32,10 +32,10 @@ PAGE = """# Tokens where the sound is: a tolerance instead of a count
 `ward@tolerance=λ` merges neighbours as long as a merge costs at most λ (s·t/(s+t)·‖ū−v̄‖² of segments of s and t unit
 tokens).
 
-Model: *pocket*, {parameters} million parameters (third version, weights `{sha}`; the shipped one:
-[fourth.md](fourth.md)), greedy. λ = {chosen}, the default, was chosen on dev, not here: the largest that costs
-sentences under a point of WER. Gains are over all tokens, above 0 better, with paired 95 % bootstrap intervals over
-groups. The sentences are near to what pocket was trained on; 14 speakers said the words.
+*Pocket*, {parameters} million parameters (third version, weights `{sha}`; the shipped one: [fourth.md](fourth.md)),
+greedy. λ = {chosen}, the default, was chosen on dev: the largest that costs sentences under a point of WER. Gains are
+over all tokens, above 0 better, with paired 95 % bootstrap intervals over groups. The sentences are near to what
+pocket was trained on; 14 speakers said the words.
 
 ![Loss against audio tokens per second, a panel a task: λ, fixed shares, affinity](tolerance.png)
 
@@ -51,9 +51,7 @@ All with `{both}`; `count=mel` decides the count on the log-mel, as in vLLM.
 
 {agreement}
 
-## To check it
-
-`make reproduce` makes this page, `make tolerance` measures anew; every run: [index.md](index.md).
+Made by `make reproduce`; `make tolerance` measures anew.
 """
 
 
@@ -140,8 +138,8 @@ def agreed(found: dict[str, Any]) -> str:
             f"[{low:+.2f}, {high:+.2f}] {one['metric'].upper()}"
         )
     return (
-        "`fewhertz tune` needs no labels: it counts the tokens of the uncompressed model's answers that a method would "
-        f"change. Rank correlation with true losses over {len(found['lists'][0]['candidates'])} "
+        "`fewhertz tune` counts the tokens of the uncompressed model's answers that a method would change: no labels. "
+        f"Rank correlation with true losses over {len(found['lists'][0]['candidates'])} "
         f"candidates (weights `{found['weights_sha256'][:8]}`), and its choice's true loss at "
         f"{100 * found['agree']:g} %: {'; '.join(shown)}."
     )

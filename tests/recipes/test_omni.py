@@ -21,6 +21,7 @@ import fewhertz
 from fewhertz.evaluation.results import read_samples
 from fewhertz.run import request
 from recipes.pocket import config, corpus, data, export, family, hear, omni, prepare, tokenizer, train
+from recipes.research.grids.omni import PARAMETERS
 
 if not hasattr(transformers, "OmniASRConfig"):
     pytest.skip(f"transformers {transformers.__version__} has no OmniASR", allow_module_level=True)
@@ -46,6 +47,11 @@ def clips() -> list[np.ndarray]:
     """Two clips of other lengths and loudness, one with an offset; 16 bits."""
     rng = np.random.default_rng(0)
     return [(loud * rng.standard_normal(n) + 300).astype(np.int16) for loud, n in ((3000, 20_123), (500, 12_345))]
+
+
+def test_the_page_says_how_many_parameters_it_has(processor: object) -> None:
+    model = FAMILY.blank(config.SIZES["omni"], family.special_ids(FAMILY, processor.tokenizer))
+    assert f"{sum(one.numel() for one in model.parameters()) / 1e6:.1f}" == PARAMETERS
 
 
 def planned(clips: list[np.ndarray]) -> tuple[torch.Tensor, hear.Clips]:

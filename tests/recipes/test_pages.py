@@ -12,15 +12,16 @@ from recipes.research.reproduce import PAGES
 from recipes.research.tasks import DOCS, REPO, RESULTS
 
 WORDS = {  # at most, as `wc -w` counts; tables count
-    "claims.md": 1110,
-    "training-free.md": 770,
+    "claims.md": 1020,
+    "training-free.md": 710,
     "tolerance.md": 530,
-    "encoder.md": 750,
+    "encoder.md": 700,
     "depth.md": 480,
-    "serving.md": 470,
+    "serving.md": 390,
     "gpu.md": 300,
     "fourth.md": 900,
     "flex.md": 370,
+    "omni.md": 425,
 }
 
 
@@ -30,7 +31,11 @@ def words(name: str) -> int:
 
 @pytest.mark.parametrize("write", PAGES, ids=lambda write: write.__module__)
 def test_a_page_is_made_of_the_committed_results(write: Callable[[Measured, Path], list[Path]], tmp_path: Path) -> None:
-    page, *pictures = write(Measured(RESULTS), tmp_path)
+    files = write(Measured(RESULTS), tmp_path)
+    if not files:  # a page comes once all its runs are there, and goes with them
+        assert not (DOCS / f"{write.__module__.rpartition('.')[2]}.md").exists()
+        pytest.skip("it is not measured yet")
+    page, *pictures = files
     assert page.read_text("utf-8") == (DOCS / page.name).read_text("utf-8"), "run: make reproduce"
     assert all(picture.stat().st_size > 10_000 and (DOCS / picture.name).exists() for picture in pictures)
 
@@ -40,7 +45,7 @@ def test_every_picture_is_shown() -> None:
     assert all(f"{picture.name})" in pages for picture in DOCS.glob("*.png"))
 
 
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("name", [name for name in WORDS if (DOCS / name).exists()])
 def test_a_page_is_short_and_begins_with_its_summary(name: str) -> None:
     title, gap, *lines = (DOCS / name).read_text("utf-8").splitlines()
     items = [line for line in lines[: lines.index("")] if line.startswith("- ")]
@@ -65,5 +70,6 @@ def test_what_a_page_asks_one_to_run_is_there() -> None:
         "depth",
         "fourth",
         "flex",
+        "omni",
     ):
         assert f"\n{target}: " in made

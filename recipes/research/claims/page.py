@@ -29,18 +29,16 @@ PAGE = """# Claims of the field, tested on pocket
 
 ## What was measured
 
-Three papers' claims, of 7B models, are tested on *pocket*: Qwen2-Audio's class, {parameters} million parameters (third
-version, weights `{sha}`; the shipped one: [fourth.md](fourth.md)), greedy: {tasks}.
-A claim that fails here may hold for a large model. Nothing was chosen on these lists.
-
-Claims {first} to {last} are of LoRA adapters, each trained once, most for {steps} steps of {batch}, on {rows:,} clips
-that pocket had heard; the control likewise, with all tokens.
+Three papers' claims, of 7B models, on *pocket*: {parameters} million parameters (third version, weights `{sha}`; the
+shipped one: [fourth.md](fourth.md)), greedy: {tasks}. What fails here may hold for a large model. Nothing was chosen on
+these lists. Claims {first} to {last} are of LoRA adapters, trained once, most for {steps} steps of {batch}, on
+{rows:,} clips that pocket had heard; the control, with all tokens, likewise.
 
 ## Twenty claims
 
 Gains of the first over the second, above 0 better, in the metric's units, with paired 95 % bootstrap intervals over
-groups. Pairs are word strings; sentences. Counts, over tasks and budgets, are better / tied (the interval holds 0) /
-worse; by chance, one in twenty is not tied.
+groups. Pairs are word strings; sentences. Counts, over tasks and budgets, are better/tied/worse (tied: the interval
+holds 0); by chance, one in twenty is not tied.
 
 {claims}
 
@@ -48,10 +46,8 @@ worse; by chance, one in twenty is not tied.
 
 ![WER against Hz: dashed training-free, solid after LoRA](recovery.png)
 
-## To check it
-
-`make reproduce` makes this page, `make claims` measures anew, `make recovery` trains the adapters
-(`results/recovery/trainings.jsonl`); every run: [index.md](index.md).
+Made by `make reproduce`; `make claims` measures anew, `make recovery` trains the adapters
+(`results/recovery/trainings.jsonl`).
 """
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fewhertz.evaluation.runner import specs
 
+from ..tasks import SMALLER
 from . import BOTH
 from .fourth import DIGITS, FAR, STRINGS_4, priced
 from .other_models import WEIGHTS
@@ -17,6 +18,7 @@ from .recovery import CONTROL, Trial, keep
 
 NAME = "pocket-omni"
 MODEL = WEIGHTS / NAME
+BESIDE = SMALLER  # the pocket of its number of parameters and of its LLM's shape
 PARAMETERS = "4.9"  # millions: a size of recipes/pocket/config.py
 LISTS = (FAR, STRINGS_4, DIGITS)
 METHODS = ("pool", f"pool{BOTH}", f"ward{BOTH}")

@@ -20,14 +20,14 @@ PAGE = """# Training-free: compression with corrections
 
 ## What was measured
 
-Corrections: by `+time` a token stands at the mean position of what it stands for, by `+sizes` log s is added to the
-attention logits of one that stands for s. Our `optimal` and `ward` cut the tokens into contiguous segments of least
-squared distance to their means.
+By `+time` a token stands at the mean position of what it stands for, by `+sizes` log s is added to the attention
+logits of one that stands for s. Our `optimal` and `ward` cut the tokens into contiguous segments of least squared
+distance to their means.
 
-The model is *pocket*, {parameters} million parameters (third version, weights `{sha}`; the shipped one:
-[fourth.md](fourth.md)), greedy: {tasks}. {methods} methods × {corrections} sets of corrections × keep {keeps}. Nothing
-was chosen on these lists. Gains are paired, above 0 better, with 95 % bootstrap intervals over groups, not corrected
-for their number. A large model may lean less on positions.
+*Pocket*, {parameters} million parameters (third version, weights `{sha}`; the shipped one: [fourth.md](fourth.md)),
+greedy: {tasks}. {methods} methods × {corrections} sets of corrections × keep {keeps}. Nothing was chosen on these
+lists. Gains are paired, above 0 better, with 95 % bootstrap intervals over groups, not corrected for their number. A
+large model may lean less on positions.
 
 ![Quality against audio tokens per second, as published and with corrections](training-free.png)
 
@@ -49,10 +49,7 @@ for their number. A large model may lean less on positions.
 
 {models}
 
-## To check it
-
-`make reproduce` makes this page, `make training-free` and `make other-models` measure anew; every run:
-[index.md](index.md). After LoRA: [claims.md](claims.md).
+Made by `make reproduce`; `make training-free` and `make other-models` measure anew. After LoRA: [claims.md](claims.md).
 """
 
 
@@ -75,7 +72,7 @@ def summary(measured: Measured) -> str:
             f"At a third {loses(default('1/3'))}: too few for sentences.",
             f"There `{OURS_BEST}` gains {time} by `+time`, {sizes} by `+sizes`.",
             f"Against {len(PUBLISHED)} published methods, each with its best corrections on the list itself, five "
-            f"tasks and budgets: better / tied / worse {rivals.front(measured)[1]}.",
+            f"tasks and budgets: better/tied/worse {rivals.front(measured)[1]}.",
         ]
     )
 
