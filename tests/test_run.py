@@ -49,7 +49,7 @@ def test_pocket_is_asked_what_it_was_trained_on() -> None:
 
 
 def test_questions_that_differ_are_asked_together(loaded: tuple[object, object], waves: list[np.ndarray]) -> None:
-    questions = ["What can be heard?", "How many times does a dog bark? Choose one of: one, two, three."]
+    questions = ["Transcribe the speech.", "Is the speech fast or slow? Choose one of: fast, slow."]
     batch = run.request(loaded[1], waves, questions)
     together = run.answer(*loaded, batch, transcript=False, max_new_tokens=12)
     alone = [run.reply(*loaded, [w], q, max_new_tokens=12)[0] for w, q in zip(waves, questions, strict=True)]

@@ -434,7 +434,7 @@ def test_interrupted_and_resumed_is_the_same(
     at: int, batch: int, method: str, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("run", "pocket", talk, "--json", "--device", "cpu", "--dtype", "float32", "--batch-size", batch)
-    options = (*options, "--method", method)
+    options = (*options, "--chunk", 4, "--method", method)
     whole, out = tmp_path / "whole.json", tmp_path / "talk.json"
     assert fewhertz_(*options, "--out", whole).exit_code == 0
     real, calls = run.reply, []
@@ -531,7 +531,8 @@ def test_progress_is_in_lines_where_it_is_piped(talk: Path, monkeypatch: pytest.
     from fewhertz.cli import run as command
 
     monkeypatch.setattr(command, "EVERY", 0.0)
-    done = fewhertz_("run", "pocket", talk, "--device", "cpu", "--dtype", "float32", "--max-new-tokens", 1)
+    options = ("--chunk", 4, "--device", "cpu", "--dtype", "float32", "--max-new-tokens", 1)
+    done = fewhertz_("run", "pocket", talk, *options)
     lines = [line for line in done.stderr.splitlines() if "of audio a second" in line]
     length = round(audio.duration(talk))
     assert len(lines) > 3 and all(f" of {length} s, " in line for line in lines)

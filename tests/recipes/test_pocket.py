@@ -375,7 +375,7 @@ def test_training_begins_where_another_model_ended(
     shipped: Qwen2AudioForConditionalGeneration, processor: object
 ) -> None:
     """Same tokens, one more layer: the same answer, since a new layer begins as the identity."""
-    size = replace(config.SIZES["small"], llm_layers=config.SIZES["small"].llm_layers + 1)
+    size = replace(config.SIZES["large"], llm_layers=config.SIZES["large"].llm_layers + 1)
     ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in model.Qwen2Audio.special}
     deeper = model.build(model.model_config(size, ids)).eval()
     train.start_from(deeper, processor, pocket.path())
