@@ -5,6 +5,7 @@ The checkouts are made up: files with the name and the signature of the publishe
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import benches
 import pytest
 import typer
 
+RESULT = benches.ROOT / "results" / "bench" / "peers.json"
 
 TOME = """
 from fewhertz.method import Clip
@@ -86,3 +88,43 @@ def test_one_checkout_at_least(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(typer.Exit) as refused:
         benches.load("peers").main(tmp_path / "out.json")
     assert refused.value.exit_code == 2 and "--visionzip" in capsys.readouterr().err
+
+
+NAMES = {
+    "tome": "ToMe",
+    "fastadasp": "FastAdaSP",
+    "visionzip": "VisionZip",
+    "cdpruner": "CDPruner",
+    "vispruner": "VisPruner",
+    "divprune": "DivPrune",
+    "evs": "EVS",
+}
+
+
+def test_the_pages_figures_are_those_of_the_committed_result() -> None:
+    bench, result = benches.load("peers"), json.loads(RESULT.read_text("utf-8"))
+    assert not result["quick"] and "dirty" not in result["environment"]["commit"]
+    assert {name: result["configuration"][name] for name in bench.FULL} == bench.FULL
+    assert list(result["peers"]) == list(bench.PEERS) == list(NAMES)
+    page = " ".join((benches.ROOT / "docs" / "methods.md").read_text("utf-8").split())
+    for name, word in NAMES.items():
+        rows = [row for row in result["rows"] if row["peer"] == name]
+        over = [row["theirs_over_ours"] for row in rows]
+        assert len(rows) == 4 and min(row["rounds"] for row in rows) >= 5
+        called = f"{word} (`{rows[0]['method']}`)" if rows[0]["method"] != name else word
+        assert f"{called} {min(over):.1f} to {max(over):.1f}" in page
+        assert all(row["same_count"] for row in rows)
+        assert result["peers"][name]["differs"] == (bench.PEERS[name].differs or None)
+
+
+def test_tokens_are_the_same_where_definitions_are() -> None:
+    result = json.loads(RESULT.read_text("utf-8"))
+    for row in result["rows"]:
+        if result["peers"][row["peer"]]["differs"] is None:
+            assert row["found_again"] > 0.999
+        if row["peer"] == "visionzip":  # all dominant tokens, no contextual one
+            m = row["kept"][0]
+            assert row["found_again"] == pytest.approx(1 - int(0.18 * m + 0.5) / m)
+    others = [name for name, peer in result["peers"].items() if peer["differs"]]
+    page = " ".join((benches.ROOT / "docs" / "methods.md").read_text("utf-8").split())
+    assert f"defined otherwise ({', '.join(NAMES[name] for name in others)})" in page
