@@ -51,6 +51,7 @@ def adapters(
             **SETTINGS | trial.settings,
         )  # fmt: skip
         took = json.loads((done.directory / "training" / "summary.json").read_text("utf-8"))
+        took = {key: value for key, value in took.items() if key != "path"} | {"base_model": Path(model).name}
         rows = {name: ROWS[name] for name in LANGUAGES[trial.language]}
         content = {"trial": dataclasses.asdict(trial), "rows": rows} | took
         replace(note, (json.dumps(content, indent=1, default=str) + "\n").encode())
