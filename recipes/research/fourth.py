@@ -24,10 +24,10 @@ Made by `make reproduce` from `results/`; do not edit. `make fourth` measures th
 
 **What was measured.** The fourth version of *pocket* ({parameters} million parameters, weights `{sha}`), which is
 shipped, greedy, {dtype}, on {device}. The lists are of test: speech of {voices} new voices whose sentences are far
-from all that it was trained on, passages of such sentences, words and digits of people who are in no training clip,
+from all that it was trained on, passages of them (20–30 s), words and digits of people who are in no training clip,
 German (of 12 of the 1,000 sentences that these are drawn from, the English had been heard), sounds and questions.
-Nothing was chosen here: λ = {chosen} was chosen on dev with the third version. Intervals are paired bootstraps of 95 % over voices,
-speakers or items, not corrected for their number; under 30 groups they are too narrow.
+Nothing was chosen here: λ = {chosen} was chosen on dev with the third version. Intervals are paired bootstraps of 95 %
+over voices, speakers or items, not corrected for their number; under 30 groups they are too narrow.
 """
 
 
@@ -115,11 +115,16 @@ def after_lora(measured: Measured) -> str:
         [f"`{trial.method}`" if trial is not CONTROL else "all tokens", *(cell(task, trial) for task in lora.LISTS)]
         for trial in lora.FIRST
     ]
-    return (
+    parts = [
         f"## After LoRA\n\n{SETTINGS['steps']} steps of {SETTINGS['batch_size']}, r = 16, α = 32, queries and keys; "
-        "one training each. In brackets the gain over the adapter trained with all tokens; of that one, over none."
-        "\n\n" + table(["", *(f"{task.name} ({task.unit})" for task in lora.LISTS)], rows)
-    )
+        "one training each. In brackets the gain over the adapter trained with all tokens; of that one, over none.",
+        table(["", *(f"{task.name} ({task.unit})" for task in lora.LISTS)], rows),
+    ]
+    if all(measured.there(FAR, adapted(trial)) for trial in lora.STAR):
+        main = next(trial for trial in lora.FIRST if trial.method == lora.STAR[0].method)
+        others = (f"{lora.changed(one)} {measured.gain(FAR, adapted(one), adapted(main)).plain}" for one in lora.STAR)
+        parts.append(f"`{main.method}`, far sentences, one setting changed, over the one above: {', '.join(others)}.")
+    return "\n\n".join(parts)
 
 
 def page(measured: Measured) -> str:

@@ -10,9 +10,9 @@ from fewhertz.evaluation.runner import specs
 from ..tasks import ANSWERS, GERMAN, SOUNDS, STRINGS, Asked
 from . import BOTH
 
-FAR = Asked("far-new-voices-test", 100, "wer", "far sentences, new voices", "WER, %")
-PASSAGES = Asked("passages-test", 30, "wer", "passages of 20–30 s", "WER, %")
-PAUSES = Asked("pauses-test", 30, "wer", "passages, half of them silence", "WER, %")
+FAR = Asked("far-new-voices-test", 100, "wer", "far sentences", "WER, %")
+PASSAGES = Asked("passages-test", 30, "wer", "passages", "WER, %")
+PAUSES = Asked("pauses-test", 30, "wer", "passages, half silence", "WER, %")
 DIGITS = Asked("digits-test", 100, "wer", "digit strings", "WER, %")
 GERMAN_4, SOUNDS_4, ANSWERS_4, STRINGS_4 = (
     replace(task, rows=rows) for task, rows in ((GERMAN, 100), (SOUNDS, 100), (ANSWERS, 100), (STRINGS, 100))
