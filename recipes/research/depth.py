@@ -62,10 +62,7 @@ Sentences, a third of the tokens from layer k of {layers} on; layers below k rea
 
 {saved}
 
-## To check it
-
-`make reproduce` makes this page from `results/`. All runs: `python -m recipes.research.pack unpack results
-out/runs`, then `fewhertz report out/runs/depth`. `make depth` measures them anew.
+Made by `make reproduce`; `make depth` measures anew.
 """
 
 
