@@ -6,14 +6,13 @@ from pathlib import Path
 
 from fewhertz.evaluation.results import BASELINE
 
-from . import loss
-from .grids import BOTH, at, lora
+from . import lora, loss
+from .grids import BOTH, at
 from .grids.fourth import CHOSEN, ENCODER, FAR, KEEPS, LISTS, METHODS, OURS, STRINGS_4, TOLERANCES, grid, priced
-from .grids.recovery import CONTROL, SETTINGS, Trial
-from .measured import Measured, With
+from .measured import Measured
 from .panels import losses
 from .tables import Gain, counts, listed, table
-from .tasks import FOURTH, LARGER, LORA, PARAMETERS, SMALLER, Asked
+from .tasks import FOURTH, LARGER, PARAMETERS, SMALLER, Asked
 
 SHOWN = [BASELINE, *(at(f"{one}{told}", k) for one in ("pool", "ward") for told in ("", BOTH) for k in KEEPS)]
 HEAD = """# The fourth version of pocket: what fewer tokens cost
@@ -99,34 +98,6 @@ def smaller(measured: Measured) -> str:
     )
 
 
-def adapted(trial: Trial) -> With:
-    """An adapter's run under what it was trained with."""
-    return With(trial.name, BASELINE if trial is CONTROL else trial.method, LORA)
-
-
-def after_lora(measured: Measured) -> str:
-    """What is lost after LoRA, over an adapter that was trained with all tokens."""
-
-    def cell(task: Asked, trial: Trial) -> str:
-        other = BASELINE if trial is CONTROL else adapted(CONTROL)
-        return f"{measured.number(task, adapted(trial))} ({measured.gain(task, adapted(trial), other).plain})"
-
-    rows = [
-        [f"`{trial.method}`" if trial is not CONTROL else "all tokens", *(cell(task, trial) for task in lora.LISTS)]
-        for trial in lora.FIRST
-    ]
-    parts = [
-        f"## After LoRA\n\n{SETTINGS['steps']} steps of {SETTINGS['batch_size']}, r = 16, α = 32, queries and keys; "
-        "one training each. In brackets the gain over the adapter trained with all tokens; of that one, over none.",
-        table(["", *(f"{task.name} ({task.unit})" for task in lora.LISTS)], rows),
-    ]
-    if all(measured.there(FAR, adapted(trial)) for trial in lora.STAR):
-        main = next(trial for trial in lora.FIRST if trial.method == lora.STAR[0].method)
-        others = (f"{lora.changed(one)} {measured.gain(FAR, adapted(one), adapted(main)).plain}" for one in lora.STAR)
-        parts.append(f"`{main.method}`, far sentences, one setting changed, over the one above: {', '.join(others)}.")
-    return "\n\n".join(parts)
-
-
 def page(measured: Measured) -> str:
     """The page in Markdown."""
     base = measured.run(FAR, BASELINE).record
@@ -162,8 +133,8 @@ def page(measured: Measured) -> str:
     ]
     if loss.ready(measured):
         parts.append(loss.section(measured))
-    if all(measured.there(task, adapted(trial)) for task in lora.LISTS for trial in lora.FIRST):
-        parts.append(after_lora(measured))
+    if lora.ready(measured):
+        parts.append(lora.section(measured))
     if all(measured.of(SMALLER).there(task, *grid(task)) for task in LISTS):
         parts.append(smaller(measured.of(SMALLER)))
     return "\n\n".join(parts) + "\n"
@@ -198,4 +169,8 @@ def write(measured: Measured, docs: Path) -> list[Path]:
     file = docs / "fourth.md"
     file.write_text(page(own), "utf-8")
     files = [file, draw(own, docs / "fourth.png")]
-    return [*files, loss.draw(own, docs / "fourth-loss.png")] if loss.ready(own) else files
+    if loss.ready(own):
+        files.append(loss.draw(own, docs / "fourth-loss.png"))
+    if lora.ready(own):
+        files.append(lora.draw(own, docs / "fourth-lora.png"))
+    return files

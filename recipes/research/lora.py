@@ -1,0 +1,93 @@
+"""The section of docs/research/fourth.md on what is lost after LoRA, and its picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fewhertz.evaluation.results import BASELINE
+from fewhertz.palette import LINES, MARKERS
+
+from .grids.fourth import FAR
+from .grids.lora import ALPHAS, CONTROLS, FIRST, GRID, LISTS, MAIN, RANKS, REPEATED, TARGETS, THIRD
+from .grids.recovery import CONTROL, SETTINGS, Trial
+from .measured import Measured, With
+from .tables import table
+from .tasks import LORA, Asked
+
+THIRDS = [trial for trial in GRID if trial.method == THIRD.method]
+SEEDS = [trial for trial in REPEATED if trial.method == THIRD.method]
+
+
+def adapted(trial: Trial) -> With:
+    """An adapter's run under what it was trained with."""
+    return With(trial.name, BASELINE if trial.method == CONTROL.method else trial.method, LORA)
+
+
+def ready(measured: Measured) -> bool:
+    """Whether all that the section tells of has been measured."""
+    trials = (*FIRST, *THIRDS, *REPEATED, *CONTROLS)
+    return all(measured.there(task, adapted(trial)) for task in LISTS for trial in trials)
+
+
+def parameters(measured: Measured, trial: Trial) -> int:
+    """How many a trial trains."""
+    return int(measured.packed.trainings(LORA)[trial.name]["parameters"])
+
+
+def section(measured: Measured) -> str:
+    """What is lost after LoRA, over an adapter that was trained with all tokens."""
+
+    def cell(task: Asked, trial: Trial) -> str:
+        other = BASELINE if trial is CONTROL else adapted(CONTROL)
+        return f"{measured.number(task, adapted(trial))} ({measured.gain(task, adapted(trial), other).plain})"
+
+    rows = [
+        [f"`{trial.method}`" if trial is not CONTROL else "all tokens", *(cell(task, trial) for task in LISTS)]
+        for trial in FIRST
+    ]
+    by_wer = sorted(THIRDS, key=lambda trial: measured.value(FAR, adapted(trial)))
+    named = [
+        f"{measured.number(FAR, adapted(one))} ({setting(one)}, {parameters(measured, one):,} parameters)"
+        for one in (by_wer[0], by_wer[-1])
+    ]
+    seeds = ", ".join(measured.number(FAR, adapted(one)) for one in (THIRD, *SEEDS))
+    controls = ", ".join(measured.number(FAR, adapted(one)) for one in CONTROLS)
+    return "\n\n".join(
+        [
+            f"## After LoRA\n\n{SETTINGS['steps']} steps of {SETTINGS['batch_size']}, r = {MAIN[0]}, α = {MAIN[1]}, "
+            "queries and keys. In brackets the gain over the adapter trained with all tokens; of that one, over none.",
+            table(["", *(f"{task.name} ({task.unit})" for task in LISTS)], rows),
+            f"`{THIRD.method}`, far sentences, over {len(THIRDS)} settings: {named[0]} to {named[1]}; seeds of the "
+            f"main one {seeds}, of all tokens {controls}.",
+            "![WER of far sentences against the parameters that LoRA trains](fourth-lora.png)",
+        ]
+    )
+
+
+def setting(trial: Trial) -> str:
+    """Rank, alpha and what is adapted."""
+    return "r = {rank}, α = {alpha}, {targets}".format(**trial.settings)
+
+
+def draw(measured: Measured, file: Path) -> Path:
+    """WER at a third of the tokens against what is trained; a colour each projection, a marker each alpha."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained", dpi=150)
+    axis = figure.subplots()
+    for trial in THIRDS:
+        targets, alpha = TARGETS.index(trial.settings["targets"]), ALPHAS.index(trial.settings["alpha"])
+        look = {"color": LINES[targets], "marker": MARKERS[alpha], "ls": "", "ms": 6}
+        first = trial.settings["rank"] == RANKS[0]
+        label = f"{trial.settings['targets']}, α = {trial.settings['alpha']}" if first else None
+        axis.plot(parameters(measured, trial), measured.value(FAR, adapted(trial)), label=label, **look)
+    for trial in SEEDS:
+        axis.plot(parameters(measured, trial), measured.value(FAR, adapted(trial)), "x", color="0.3")
+    axis.axhline(measured.value(FAR, adapted(CONTROL)), color="0.5", lw=0.8, label="all tokens")
+    axis.set_xscale("log")
+    axis.set_xlabel("trained parameters (x: other seeds of the main setting)")
+    axis.set_ylabel(f"{FAR.name}, {FAR.unit}")
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right", fontsize=8)
+    figure.savefig(file)
+    return file
