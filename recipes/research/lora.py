@@ -8,13 +8,12 @@ from fewhertz.evaluation.results import BASELINE
 from fewhertz.palette import LINES, MARKERS
 
 from .grids.fourth import FAR
-from .grids.lora import ALPHAS, CONTROLS, FIRST, GRID, LISTS, MAIN, RANKS, REPEATED, TARGETS, THIRD
+from .grids.lora import ALPHAS, CONTROLS, FIRST, LISTS, MAIN, REPEATED, STAR, TARGETS, THIRD
 from .grids.recovery import CONTROL, SETTINGS, Trial
 from .measured import Measured, With
 from .tables import table
 from .tasks import LORA, Asked
 
-THIRDS = [trial for trial in GRID if trial.method == THIRD.method]
 SEEDS = [trial for trial in REPEATED if trial.method == THIRD.method]
 
 
@@ -25,7 +24,7 @@ def adapted(trial: Trial) -> With:
 
 def ready(measured: Measured) -> bool:
     """Whether all that the section tells of has been measured."""
-    trials = (*FIRST, *THIRDS, *REPEATED, *CONTROLS)
+    trials = (*FIRST, *STAR, *REPEATED, *CONTROLS)
     return all(measured.there(task, adapted(trial)) for task in LISTS for trial in trials)
 
 
@@ -45,7 +44,7 @@ def section(measured: Measured) -> str:
         [f"`{trial.method}`" if trial is not CONTROL else "all tokens", *(cell(task, trial) for task in LISTS)]
         for trial in FIRST
     ]
-    by_wer = sorted(THIRDS, key=lambda trial: measured.value(FAR, adapted(trial)))
+    by_wer = sorted(STAR, key=lambda trial: measured.value(FAR, adapted(trial)))
     named = [
         f"{measured.number(FAR, adapted(one))} ({setting(one)}, {parameters(measured, one):,} parameters)"
         for one in (by_wer[0], by_wer[-1])
@@ -57,8 +56,8 @@ def section(measured: Measured) -> str:
             f"## After LoRA\n\n{SETTINGS['steps']} steps of {SETTINGS['batch_size']}, r = {MAIN[0]}, α = {MAIN[1]}, "
             "queries and keys. In brackets the gain over the adapter trained with all tokens; of that one, over none.",
             table(["", *(f"{task.name} ({task.unit})" for task in LISTS)], rows),
-            f"`{THIRD.method}`, far sentences, over {len(THIRDS)} settings: {named[0]} to {named[1]}; seeds of the "
-            f"main one {seeds}, of all tokens {controls}.",
+            f"`{THIRD.method}`, far sentences, over {len(STAR)} settings, one changed at a time: {named[0]} to "
+            f"{named[1]}; seeds of the main one {seeds}, of all tokens {controls}.",
             "![WER of far sentences against the parameters that LoRA trains](fourth-lora.png)",
         ]
     )
@@ -75,12 +74,10 @@ def draw(measured: Measured, file: Path) -> Path:
 
     figure = Figure(figsize=(7, 4), layout="constrained", dpi=150)
     axis = figure.subplots()
-    for trial in THIRDS:
+    for trial in STAR:
         targets, alpha = TARGETS.index(trial.settings["targets"]), ALPHAS.index(trial.settings["alpha"])
         look = {"color": LINES[targets], "marker": MARKERS[alpha], "ls": "", "ms": 6}
-        first = trial.settings["rank"] == RANKS[0]
-        label = f"{trial.settings['targets']}, α = {trial.settings['alpha']}" if first else None
-        axis.plot(parameters(measured, trial), measured.value(FAR, adapted(trial)), label=label, **look)
+        axis.plot(parameters(measured, trial), measured.value(FAR, adapted(trial)), label=setting(trial), **look)
     for trial in SEEDS:
         axis.plot(parameters(measured, trial), measured.value(FAR, adapted(trial)), "x", color="0.3")
     axis.axhline(measured.value(FAR, adapted(CONTROL)), color="0.5", lw=0.8, label="all tokens")

@@ -4,7 +4,7 @@
     python -m recipes.research.run lora
 
 Beside `recovery`, whose trials are about methods and an earlier model. Sixty trainings: two hours on 2 cores.
-docs/research/fourth.md tells of `FIRST`, the seeds and the grid at a third.
+docs/research/fourth.md tells of `FIRST`, the seeds and `STAR`.
 """
 
 from __future__ import annotations
@@ -31,4 +31,11 @@ CONTROLS = [CONTROL, *(Trial(f"none-seed{seed}", "none", settings={"seed": seed}
 CORRECTED = [Trial(f"ward-told-{divisor}", keep(f"ward{BOTH}", divisor)) for divisor in DIVISORS]
 HALF, THIRD = (_trial(divisor, *MAIN) for divisor in DIVISORS)
 FIRST = [CONTROL, HALF, THIRD, *CORRECTED]
-TRIALS = [*{trial.name: trial for trial in (*FIRST, *CONTROLS, *REPEATED, *GRID)}.values()]
+# of the grid at a third, those that differ from the main one in at most one setting
+STAR = [
+    trial
+    for trial in GRID
+    if trial.method == THIRD.method
+    and sum(trial.settings[key] != value for key, value in zip(("rank", "alpha", "targets"), MAIN, strict=True)) <= 1
+]
+TRIALS = [*{trial.name: trial for trial in (*FIRST, *STAR, *CONTROLS, *REPEATED, *GRID)}.values()]
