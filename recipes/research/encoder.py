@@ -96,7 +96,6 @@ def page(measured: Measured, bench: dict[str, Any]) -> str:
         f"Asked: at most 0.5 points of WER or BLEU, 1 % of CIDEr-D or accuracy: {held(measured, half, behind)}.",
         f"λ = {TOLERANCE} takes {rates(priced)} Hz there, {rates(free)} behind the encoder; gain over it: "
         f"{gains(priced, free)}.",
-        "On speech of many words the LLM's site is the safer one; a small LLM over a large encoder gains time inside.",
     ]
     shown = [inside(layers, "keep=1/2") for layers in ("", *LAYERS[1:], SEVERAL)]
     shown += [inside(layers, "keep=1/3") for layers in ("", DEEP)]

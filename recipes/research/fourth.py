@@ -19,7 +19,7 @@ HEAD = """# The fourth version of pocket: what fewer tokens cost
 
 {summary}
 
-Made by `make reproduce` from `results/`; do not edit. `make fourth` measures the runs anew.
+Made by `make reproduce`; `make fourth` measures anew.
 
 **What was measured.** The fourth version of *pocket* ({parameters} million parameters, weights `{sha}`), which is
 shipped, greedy, {dtype}, on {device}. The lists are of test: speech of {voices} new voices whose sentences are far
@@ -121,13 +121,13 @@ def page(measured: Measured) -> str:
         voices=base["groups"],
         chosen=CHOSEN,
     )
-    lists = "; ".join(
-        f"{task.name} ({one['n']} / {one['groups']})" for task in LISTS for one in [measured.run(task, BASELINE).record]
-    )
+    bases = [measured.run(task, BASELINE).record for task in LISTS]
+    lists = ", ".join(f"{one['n']} / {one['groups']}" for one in bases)
     parts = [
         head.rstrip(),
         "![Points lost against audio tokens per second, a panel a list](fourth.png)",
-        f"## Scores\n\n✗: worse than all tokens, ✓: better. Samples / groups: {lists}.\n\n" + scores(measured),
+        f"## Scores\n\n✗: worse than all tokens, ✓: better. Samples / groups, by column: {lists}.\n\n"
+        + scores(measured),
         "## `ward` with corrections against the others, at equal budgets\n\n"
         f"Better / tied / worse over {len(LISTS)} lists at {' and '.join(KEEPS)}.\n\n" + duels(measured),
     ]
@@ -171,6 +171,4 @@ def write(measured: Measured, docs: Path) -> list[Path]:
     files = [file, draw(own, docs / "fourth.png")]
     if loss.ready(own):
         files.append(loss.draw(own, docs / "fourth-loss.png"))
-    if lora.ready(own):
-        files.append(lora.draw(own, docs / "fourth-lora.png"))
     return files
