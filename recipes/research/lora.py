@@ -50,8 +50,9 @@ def section(measured: Measured) -> str:
     controls = ", ".join(measured.number(FAR, adapted(one)) for one in CONTROLS)
     return "\n\n".join(
         [
-            f"## After LoRA\n\n{SETTINGS['steps']} steps of {SETTINGS['batch_size']} (dev loss still fell), r = {MAIN[0]}, α = {MAIN[1]}, "
-            "queries and keys. In brackets the gain over the adapter of all tokens; its own, over none.",
+            f"## After LoRA\n\n{SETTINGS['steps']} steps of {SETTINGS['batch_size']} (dev loss still fell), "
+            f"r = {MAIN[0]}, α = {MAIN[1]}, queries and keys. In brackets the gain over the adapter "
+            "of all tokens; its own, over none.",
             table(["", *(f"{task.name} ({task.unit})" for task in LISTS)], rows),
             f"`{THIRD.method}`, far sentences, over {len(STAR)} settings, one changed at a time: {named[0]} to "
             f"{named[1]}; seeds of the main one {seeds}, of all tokens {controls}.",
