@@ -3,7 +3,8 @@
     python -m recipes.pocket.manifests --split dev --lists passages pauses --out out/fourth
     python -m recipes.pocket.windows --lists out/fourth
 
-`comfortable_seconds` of the shipped config.json is chosen by it (`export`).
+`comfortable_seconds` of the shipped config.json is chosen by it, and by recordings in which voices change
+(`bench.long_audio`; `results/windows-joined-dev.json`).
 """
 
 from __future__ import annotations
