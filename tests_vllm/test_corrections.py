@@ -50,7 +50,7 @@ def test_pocket(llm: Any, processor: Any, waves: list[Any], parity: list[dict[st
 
 def test_caches(llm: Any, processor: Any, waves: list[Any]) -> None:
     """Keys of the prefix cache hold sizes and times, and are shared by no other corrections."""
-    clip = np.concatenate([*waves] * 4)[: 28 * 16000]  # 350 tokens at 1/2: pages of the cache hold 128
+    clip = np.concatenate([*waves] * 4)[: 27 * 16000]  # two prompts of three blocks, which grow into a fourth  # 350 tokens at 1/2: pages of the cache hold 128
     specs = ["ward@keep=1/2" + suffix for suffix in ("", *CORRECTIONS)]
     first = [answers(llm, [ask(processor, [clip], spec)])[0] for spec in specs]
     again = answers(llm, [ask(processor, [clip], spec) for spec in specs])
@@ -164,13 +164,13 @@ def test_bfloat16(processor: Any, waves: list[Any]) -> None:
         got = [logprobs(one)[0] for one in answers(llm, [ask(processor, waves[:1], spec) for spec in specs])]
     exact = [wanted(processor, waves[:1], spec)[1][0] for spec in specs]
     off = [float((one - right).abs().mean()) for one, right in zip(got, exact, strict=True)]
-    apart = [float((one - other).abs().mean()) for i, one in enumerate(exact) for other in exact[:i]]
-    assert max(off) < 0.2 * min(apart), (off, apart)
+    apart = [[float((one - other).abs().mean()) for other in exact if other is not one] for one in exact]
+    assert all(own < min(others) / 3 for own, others in zip(off, apart, strict=True)), (off, apart)
 
 
 def test_preemption(processor: Any, waves: list[Any]) -> None:
     """A request whose keys were dropped for another's, and are made again with what it had generated."""
-    clip = np.concatenate([*waves] * 4)[: 28 * 16000]
+    clip = np.concatenate([*waves] * 4)[: 27 * 16000]  # prompts of three blocks, which grow into a fourth
     steps = 60
     options = {"num_gpu_blocks_override": 8, "max_model_len": 640, "disable_log_stats": False}
     with engine(POCKET, BEST, enable_prefix_caching=False, **options) as llm:
