@@ -50,7 +50,7 @@ def test_pocket(llm: Any, processor: Any, waves: list[Any], parity: list[dict[st
 
 def test_caches(llm: Any, processor: Any, waves: list[Any]) -> None:
     """Keys of the prefix cache hold sizes and times, and are shared by no other corrections."""
-    clip = np.concatenate([*waves] * 4)[: 27 * 16000]  # two prompts of three blocks, which grow into a fourth  # 350 tokens at 1/2: pages of the cache hold 128
+    clip = np.concatenate([*waves] * 4)[: 28 * 16000]  # 350 tokens at 1/2: pages of the cache hold 128
     specs = ["ward@keep=1/2" + suffix for suffix in ("", *CORRECTIONS)]
     first = [answers(llm, [ask(processor, [clip], spec)])[0] for spec in specs]
     again = answers(llm, [ask(processor, [clip], spec) for spec in specs])
