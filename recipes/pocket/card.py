@@ -158,12 +158,15 @@ def begun_from(near: dict) -> str:
     """
     if any(near["items"].values()):
         raise ValueError("what was begun from had heard near copies of far sentences: say so in the card")
-    lists = [f"{len(some):,} of {name}" for name, some in near["shared"].items() if name.removesuffix("-test") in WHAT]
-    dev = [f"{len(some):,} of {name}" for name, some in near["shared"].items() if name == "speechocean762-dev"]
+    lists = [
+        f"{len(some):,} of {name}"
+        for name, some in near["shared"].items()
+        if name.removesuffix("-test") in WHAT or name == "speechocean762-dev"
+    ]
     return textwrap.fill(
         f"Training began from weights that had heard or written {near['sentences']:,} sentences, made before a rule of "
         "`leaks`. None is near to one of a far list. Some English sentences of other lists were among them, by chance: "
-        f"{', '.join([*lists, *dev])} (of German, translations that were heard as English speech).",
+        f"{', '.join(lists)} (of German, translations that were heard as English speech).",
         118,
     )
 

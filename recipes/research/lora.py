@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fewhertz.evaluation.results import BASELINE
 
 from .grids.fourth import FAR
 from .grids.lora import CONTROLS, FIRST, LISTS, MAIN, REPEATED, STAR, THIRD
 from .grids.recovery import CONTROL, SETTINGS, Trial
-from .measured import Measured, With
+from .measured import Measured, adapter_run
 from .tables import table
 from .tasks import LORA, Asked
 
 SEEDS = [trial for trial in REPEATED if trial.method == THIRD.method]
-
-
-def adapted(trial: Trial) -> With:
-    """An adapter's run under what it was trained with."""
-    return With(trial.name, BASELINE if trial.method == CONTROL.method else trial.method, LORA)
+adapted = partial(adapter_run, part=LORA)
 
 
 def ready(measured: Measured) -> bool:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from fewhertz.evaluation.curves import Group
 from fewhertz.evaluation.metrics import METRICS, paired
+from fewhertz.evaluation.results import BASELINE
 
 from .grids import at
+from .grids.recovery import CONTROL, Trial
 from .packed import Packed, Stored
 from .tables import Gain
 from .tasks import DRAWS, MAIN, MODEL, RECOVERY, Asked
@@ -23,6 +25,11 @@ class With:
     adapter: str
     spec: str
     part: str = RECOVERY
+
+
+def adapter_run(trial: Trial, part: str) -> With:
+    """An adapter's run under what it was trained with."""
+    return With(trial.name, BASELINE if trial.method == CONTROL.method else trial.method, part)
 
 
 def between(task: Asked, one: Stored, other: Stored, rows: Sequence[int] | None = None) -> Gain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fewhertz.palette import DASHES, LINES, MARKERS
 from .grids import BOTH, at
 from .grids.omni import BESIDE, KEEPS, LISTS, METHODS, NAME, PARAMETERS, PRICED, TRIALS, grid
 from .grids.recovery import CONTROL, SETTINGS, Trial
-from .measured import Measured, With
+from .measured import Measured, With, adapter_run
 from .tables import listed, table
 from .tasks import DRAWS, OMNI, Asked
 from .training_free.targets import Loss, lost
@@ -54,17 +55,8 @@ After LoRA ({steps} steps of {batch}), over an adapter trained with all tokens; 
 """
 
 
-def adapted(trial: Trial) -> With:
-    """An adapter's run under what it was trained with."""
-    return With(trial.name, BASELINE if trial is CONTROL else trial.method, OMNI)
-
-
+adapted = partial(adapter_run, part=OMNI)
 CONTROLLED = adapted(CONTROL)
-
-
-def short(task: Asked) -> str:
-    """Its name without what is said behind a comma."""
-    return task.name.partition(",")[0]
 
 
 def gains(own: Measured, lists: Sequence[Asked], rows: Sequence[tuple[str, str | With, str | With]]) -> str:
@@ -74,7 +66,7 @@ def gains(own: Measured, lists: Sequence[Asked], rows: Sequence[tuple[str, str |
         return own.number(task, run) if run == other else own.gain(task, run, other).plain
 
     lines = [[name, *(cell(task, run, other) for task in lists)] for name, run, other in rows]
-    return table(["", *map(short, lists)], lines)
+    return table(["", *(task.name for task in lists)], lines)
 
 
 def points(own: Measured, run: str) -> str:
@@ -190,7 +182,7 @@ def draw(own: Measured, pocket: Measured, file: Path) -> Path:
         axis.set_xlabel(what)
         axis.grid(alpha=0.3)
         axis.axhline(0, color="0.5", lw=0.8)
-    shares.set_ylabel(f"{short(FAR)}: points of WER lost")
+    shares.set_ylabel(f"{FAR.name}: points of WER lost")
     figure.legend(*rates.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(file)
     return file

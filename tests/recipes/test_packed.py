@@ -162,7 +162,7 @@ def test_results_are_few_and_small() -> None:
     listed = subprocess.run(["git", "ls-files", "results"], capture_output=True, text=True, cwd=REPO, check=False)
     names = listed.stdout.split("\n")[:-1] or [str(file) for file in RESULTS.rglob("*") if file.is_file()]
     there = [REPO / name for name in names if (REPO / name).exists()]
-    assert 0 < len(there) <= 60 and sum(file.stat().st_size for file in there) <= 4_200_000
+    assert 0 < len(there) <= 60 and sum(file.stat().st_size for file in there) <= 4_000_000
 
 
 def test_the_summary_is_that_of_the_packed_runs(tmp_path: Path) -> None:
