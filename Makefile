@@ -1,4 +1,4 @@
-# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · tolerance · fourth · flex · omni · encoder · depth · other-models · recovery ·
+# make demo · test · test-versions · test-vllm · test-studio · test-lmms · lint · docs · bench · bench-vllm · bench-studio · reproduce · claims · training-free · lora · flex · omni · encoder · depth ·
 # pocket: each sets up what it needs in .venv
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +21,7 @@ FOURTH_LISTS := far-new-voices passages pauses strings digits german describe an
 # one thread a test process: two processes with two threads each starve one another on two cores
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free tolerance fourth flex omni encoder depth other-models recovery pocket clean
+.PHONY: demo test test-versions test-vllm test-studio test-lmms lint docs bench bench-vllm bench-studio reproduce claims training-free lora flex omni encoder depth pocket clean
 
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/fewhertz demo
@@ -87,7 +87,7 @@ bench-vllm: $(READY) $(VLLM_READY)
 bench-studio: $(STUDIO_READY)
 	HF_HUB_OFFLINE=1 $(STUDIO)/bin/python -m bench.studio --out $(RESULTS)/bench/studio.json
 
-# docs/research/claims.md, training-free.md and their pictures, from the packed results
+# the pages of docs/research and their pictures, from the packed results
 reproduce: $(READY)
 	$(BIN)/python -m recipes.research.reproduce --results $(RESULTS)
 
@@ -96,35 +96,28 @@ reproduce: $(READY)
 UNPACK = mkdir -p $(RESULTS) && $(BIN)/python -m recipes.research.pack unpack $(RESULTS) $(RUNS)
 PACK = $(BIN)/python -m recipes.research.pack pack $(RUNS) $(RESULTS)
 
-# the runs of docs/research/claims.md, from the model and ../shared/data
-claims: $(READY)
-	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
-	$(UNPACK)
-	$(BIN)/python -m recipes.research.run claims --runs $(RUNS)
-	$(PACK)
-
-# the grid of docs/research/training-free.md, and on dev what its default was chosen by: hours on 2 cores
+# the grid of docs/research/training-free.md, claims.md and tolerance.md, and what dev was asked: an hour on 2 cores
 training-free: $(READY)
-	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists $(LISTS) --out out/dev
-	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
-	$(UNPACK)
-	$(BIN)/python -m recipes.research.run training-free --runs $(RUNS)
-	$(PACK)
-
-# the runs of docs/research/tolerance.md
-tolerance: $(READY)
-	$(UNPACK)
-	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
-	$(BIN)/python -m recipes.research.run tolerance --runs $(RUNS)
-	$(PACK)
-
-# the runs of docs/research/fourth.md: half an hour on 2 cores
-fourth: $(READY)
 	$(UNPACK)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists $(FOURTH_LISTS) --out out/fourth
-	$(BIN)/python -m recipes.research.run fourth --runs $(RUNS)
+	$(BIN)/python -m recipes.pocket.manifests --split dev --lists far-new-voices strings german describe answer --out out/dev
+	$(BIN)/python -m recipes.research.run training-free --runs $(RUNS)
+	$(BIN)/python -m recipes.research.run dev --runs $(RUNS)
 	$(PACK)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m recipes.research.speech --lists out/fourth --results $(RESULTS)
+
+# the adapters of docs/research/lora.md and of the later claims, trained and measured: four hours on 2 cores
+lora: $(READY)
+	$(UNPACK)
+	$(BIN)/python -m recipes.pocket.manifests --split train --limit 3000 --lists strings synthetic --out out/train
+	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists $(FOURTH_LISTS) --out out/fourth
+	$(BIN)/python -m recipes.research.train lora --runs $(RUNS)
+	$(BIN)/python -m recipes.research.run lora --runs $(RUNS)
+	$(PACK)
+
+# all that docs/research/claims.md rests on
+claims: training-free lora
 
 # the runs of docs/research/flex.md: of pocket, and of out/models/flex where it is there (recipes/pocket/LOG.md trains it)
 flex: $(READY)
@@ -161,25 +154,6 @@ depth: $(READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 200 --lists synthetic --out out/test
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 600 --lists voice --out out/test
 	$(BIN)/python -m recipes.research.run depth --runs $(RUNS) --tasks voice-test synthetic-test
-	$(PACK)
-
-# two models of another seed and shape, trained apart from pocket, under the grid's main rows: half a day on 2 cores
-other-models: $(READY)
-	$(BIN)/python -m recipes.pocket.prepare
-	$(UNPACK)
-	$(BIN)/python -m recipes.research.train models --runs $(RUNS)
-	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) --out out/test
-	$(BIN)/python -m recipes.research.run other-models --runs $(RUNS)
-	$(PACK)
-
-# LoRA adapters, trained and measured: hours on 2 cores
-recovery: $(READY)
-	$(BIN)/python -m recipes.pocket.manifests --split train --limit 3000 --out out/train
-	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic french-synthetic --out out/dev
-	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists $(LISTS) french-synthetic --out out/test
-	$(UNPACK)
-	$(BIN)/python -m recipes.research.train adapters --runs $(RUNS)
-	$(BIN)/python -m recipes.research.run recovery --runs $(RUNS)
 	$(PACK)
 
 # Debian's flite adds its voices, where it is installed; SIZE=tiny for a run of minutes

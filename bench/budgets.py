@@ -1,6 +1,6 @@
 """What it costs to draw time positions together (`+time(fit)`), and what a shared budget gains, on pocket.
 
-python -m recipes.pocket.manifests --lists strings synthetic --out out/dev
+python -m recipes.pocket.manifests --lists strings far-new-voices --out out/dev
 python -m bench.budgets --lists out/dev --out results/bench/budgets.json
 
 Fit: each clip's prompt is to end where distances within it are a given share of what they were. Shared: strings and
@@ -24,7 +24,7 @@ from fewhertz import audio, run
 from fewhertz.steps import one_recording
 from fewhertz.words import distance
 
-LISTS = ("strings", "synthetic")
+LISTS = ("strings", "far-new-voices")
 METHOD = "ward@keep=1/2"
 SCALES = ("packed", 1.0, 0.9, 0.8, 0.7, 0.5)
 SHARED = ("none", "ward@8Hz+time+sizes", "ward(shared=true)@8Hz+time+sizes")

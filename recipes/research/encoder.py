@@ -11,10 +11,9 @@ from fewhertz.palette import LINES
 
 from .grids import BOTH
 from .grids.encoder import DEEP, LAYERS, LISTS, SEVERAL, TOLERANCE, inside
-from .measured import Measured
+from .measured import Measured, lost
 from .tables import listed, table
 from .tasks import ANSWERS, ENCODER, GERMAN, LARGER, RESULTS, SENTENCES, SOUNDS, STRINGS
-from .training_free.targets import lost
 
 # what the encoder's site may lose over the LLM's at most, in units of the metric; of captions and answers in %
 LIMITS = {STRINGS.label: 0.5, SENTENCES.label: 0.5, GERMAN.label: 0.5, SOUNDS.label: 1.0, ANSWERS.label: 1.0}

@@ -8,7 +8,7 @@ from fewhertz.evaluation.results import BASELINE
 
 from .grids import BOTH, at
 from .grids.flex import LISTS, NAME, grid
-from .grids.fourth import priced
+from .grids.training_free import priced
 from .measured import Measured, between
 from .tables import Gain, listed, table
 from .tasks import FLEX, PARAMETERS, SMALLER, Asked
@@ -21,7 +21,7 @@ HEAD = """# A model trained for any rate
 larger ({parameters} million parameters). One went on as before: the pocket of then (`{before}`). The other
 (`{flexible}`) had the audio tokens of every batch merged, by `pool` at a keep from 1/6 to 1 or by `ward` at such a keep
 or a tolerance, half of them with corrections: the same data for as many steps ({steps}). One training each. Test lists
-of [the fourth version](fourth.md), greedy.
+of [training-free.md](training-free.md), greedy.
 
 Its score; in brackets its gain over pocket under the same method, paired, 95 % bootstrap over groups, above 0 better.
 

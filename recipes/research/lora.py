@@ -1,26 +1,84 @@
-"""The section of docs/research/fourth.md on what is lost after LoRA."""
+"""docs/research/lora.md and its picture: what is lost after LoRA, from the results alone."""
 
 from __future__ import annotations
 
-from functools import partial
+from pathlib import Path
+from typing import Any
 
 from fewhertz.evaluation.results import BASELINE
+from fewhertz.palette import DASHES, LINES, MARKERS
 
-from .grids.fourth import FAR
-from .grids.lora import CONTROLS, FIRST, LISTS, MAIN, REPEATED, STAR, THIRD
-from .grids.recovery import CONTROL, SETTINGS, Trial
-from .measured import Measured, adapter_run
-from .tables import table
-from .tasks import LORA, Asked
+from .grids import at
+from .grids.lora import (
+    ALPHAS,
+    CONTROLS,
+    DIVISORS,
+    GRID,
+    LADDER,
+    LEARNED,
+    LONG,
+    LONG_CONTROL,
+    LONG_DIVISORS,
+    MAIN,
+    MORE,
+    POOL_SEEDS,
+    POOLED,
+    PRICED,
+    RANKS,
+    ROWS,
+    SETTINGS,
+    TARGETS,
+    WARD,
+    WARD_SEEDS,
+    Trial,
+    keep,
+)
+from .grids.training_free import FAR, SPEECH, STRINGS_4
+from .measured import Measured, adapter_run, lost
+from .tables import listed, table
+from .tasks import LARGER, LORA, Asked
 
-SEEDS = [trial for trial in REPEATED if trial.method == THIRD.method]
-adapted = partial(adapter_run, part=LORA)
+TARGET = {2: 0.5, 3: 1.5}  # points of WER over the control, far sentences
+PAGE = """# After LoRA: what fewer tokens cost a model that learned to live with them
 
+{summary}
 
-def ready(measured: Measured) -> bool:
-    """Whether all that the section tells of has been measured."""
-    trials = (*FIRST, *STAR, *REPEATED, *CONTROLS)
-    return all(measured.there(task, adapted(trial)) for task in LISTS for trial in trials)
+## What was measured
+
+The shipped *pocket* ({parameters} million parameters, weights `{sha}`) under adapters on queries and keys of its LLM
+(r = {rank}, α = {alpha}), each trained with its method on labels: {steps} steps of {batch} on {rows:,} clips, or {long}
+steps on {more:,}. The control is an adapter that was trained likewise with all tokens. Lists and intervals:
+[training-free.md](training-free.md). A learning rate for all, chosen with the third version.
+
+![WER against Hz without training and after LoRA, and WER of the grid against parameters](lora.png)
+
+## {long} steps
+
+WER, % (without an adapter → with its own), and the gain over the control; its own is over no adapter.
+
+{longer}
+
+Steps of least loss on dev: {best}.
+
+## {steps} steps: other seeds and compressors
+
+WER, %, {far}; {strings}.
+
+{seeds}
+
+## {steps} steps: rank, alpha and what is adapted
+
+WER of far sentences, %, `pool`.
+
+{grid}
+
+{spread}
+
+A model whose last steps all were trained at random rates: [flex.md](flex.md). Claims on adapters:
+[claims.md](claims.md).
+
+Made by `make reproduce`; `make claims` trains and measures anew.
+"""
 
 
 def parameters(measured: Measured, trial: Trial) -> int:
@@ -28,36 +86,168 @@ def parameters(measured: Measured, trial: Trial) -> int:
     return int(measured.packed.trainings(LORA)[trial.name]["parameters"])
 
 
-def section(measured: Measured) -> str:
-    """What is lost after LoRA, over an adapter that was trained with all tokens."""
+def wer(measured: Measured, task: Asked, trial: Trial) -> str:
+    """Of an adapter under what it was trained with."""
+    return measured.number(task, adapter_run(trial))
 
-    def cell(task: Asked, trial: Trial) -> str:
-        other = BASELINE if trial is CONTROL else adapted(CONTROL)
-        return f"{measured.number(task, adapted(trial))} ({measured.gain(task, adapted(trial), other).plain})"
 
+def longer(measured: Measured) -> str:
+    """The adapters of most steps."""
+
+    def cells(trial: Trial) -> list[str]:
+        found = []
+        for task in SPEECH:
+            bare, own = (BASELINE if trial is LONG_CONTROL else trial.method), adapter_run(trial)
+            over = BASELINE if trial is LONG_CONTROL else adapter_run(LONG_CONTROL)
+            found.append(
+                f"{measured.number(task, bare)} → {measured.number(task, own)} ({measured.gain(task, own, over).plain})"
+            )
+        return found
+
+    trials = [LONG_CONTROL, *(one for some in LADDER.values() for one in some), PRICED]
+    names = ["all tokens", *(f"`{one.method}`" for one in trials[1:])]
+    return table(["", FAR.name, STRINGS_4.name], [[name, *cells(one)] for name, one in zip(names, trials, strict=True)])
+
+
+def best_steps(measured: Measured) -> str:
+    """Where dev was best, of each of the adapters of most steps."""
+    notes = measured.packed.trainings(LORA)
+    trials = [LONG_CONTROL, *(one for some in LADDER.values() for one in some), PRICED]
+    at_end = [one.name for one in trials if notes[one.name]["best_step"] == LONG]
+    before = [f"`{one.method}` {notes[one.name]['best_step']}" for one in trials if one.name not in at_end]
+    return f"{LONG} of {len(at_end)} adapters" + (f", {', '.join(before)}" if before else "")
+
+
+def seeds(measured: Measured) -> str:
+    """Of the main ones; and other compressors beside them."""
+    rows = {"all tokens": CONTROLS}
+    rows |= {f"`{keep('pool', k)}`": some for k, some in POOL_SEEDS.items()}
+    rows |= {f"`{keep(WARD, k)}`": some for k, some in WARD_SEEDS.items()}
+    rows |= {f"`{one.method}`": [one] for one in (*POOLED, *LEARNED)}
+    lines = [
+        [name, *(", ".join(wer(measured, task, t) for t in some) for task in SPEECH)] for name, some in rows.items()
+    ]
+    return table(["", *(task.name for task in SPEECH)], lines)
+
+
+def grid(measured: Measured) -> str:
+    """Rank and alpha by what is adapted, at both shares."""
+    by = {(*(one.settings[key] for key in ("rank", "alpha", "targets")), one.method): one for one in GRID}
+    columns = [(k, targets) for k in DIVISORS for targets in TARGETS]
+    heads = ["", *(f"1/{k}: {targets}" for k, targets in columns)]
     rows = [
-        [f"`{trial.method}`" if trial is not CONTROL else "all tokens", *(cell(task, trial) for task in LISTS)]
-        for trial in FIRST
+        [f"r = {r}, α = {a}", *(wer(measured, FAR, by[r, a, targets, keep("pool", k)]) for k, targets in columns)]
+        for r in RANKS
+        for a in ALPHAS
     ]
-    by_wer = sorted(STAR, key=lambda trial: measured.value(FAR, adapted(trial)))
-    named = [
-        f"{measured.number(FAR, adapted(one))} ({setting(one)}, {parameters(measured, one):,} parameters)"
-        for one in (by_wer[0], by_wer[-1])
-    ]
-    seeds = ", ".join(measured.number(FAR, adapted(one)) for one in (THIRD, *SEEDS))
-    controls = ", ".join(measured.number(FAR, adapted(one)) for one in CONTROLS)
-    return "\n\n".join(
-        [
-            f"## After LoRA\n\n{SETTINGS['steps']} steps of {SETTINGS['batch_size']} (dev loss still fell), "
-            f"r = {MAIN[0]}, α = {MAIN[1]}, queries and keys. In brackets the gain over the adapter "
-            "of all tokens; its own, over none.",
-            table(["", *(f"{task.name} ({task.unit})" for task in LISTS)], rows),
-            f"`{THIRD.method}`, far sentences, over {len(STAR)} settings, one changed at a time: {named[0]} to "
-            f"{named[1]}; seeds of the main one {seeds}, of all tokens {controls}.",
+    return table(heads, rows)
+
+
+def spread(measured: Measured) -> str:
+    """How far the grid reaches, and seeds."""
+    found = []
+    for k, seeds in POOL_SEEDS.items():
+        trials = [one for one in GRID if one.method == keep("pool", k)]
+        ordered = sorted(trials, key=lambda one: measured.value(FAR, adapter_run(one)))
+        by_seed = [measured.value(FAR, adapter_run(one)) for one in seeds]
+        best, worst = (f"{wer(measured, FAR, one)} ({_named(measured, one)})" for one in (ordered[0], ordered[-1]))
+        found.append(
+            f"At 1/{k} from {best} to {worst}; seeds of the main one {min(by_seed):.1f} to {max(by_seed):.1f}."
+        )
+    return "; ".join(found) + "."
+
+
+def _named(measured: Measured, trial: Trial) -> str:
+    some = "r = {rank}, α = {alpha}, {targets}".format(**trial.settings)
+    return f"{some}, {parameters(measured, trial):,} parameters"
+
+
+def summary(measured: Measured) -> str:
+    """What it comes to."""
+    lines = []
+    for method, trials in LADDER.items():
+        by = dict(zip(LONG_DIVISORS, trials, strict=True))
+        said = [
+            f"1/{k} {(one := lost(measured, FAR, adapter_run(by[k]), '', over=adapter_run(LONG_CONTROL)))}, "
+            f"{one.verdict(target)}"
+            for k, target in TARGET.items()
         ]
+        lines.append(
+            f"`{method}` after LoRA, points of WER that far sentences lose over the control: {'; '.join(said)}."
+        )
+    targets = " and ".join(f"+{target:g} at 1/{k}" for k, target in TARGET.items())
+    lines.append(f"Targets were {targets}, by the whole interval.")
+    gains = [f"{measured.gain(task, adapter_run(PRICED), adapter_run(LONG_CONTROL)).plain}" for task in SPEECH]
+    rates = " and ".join(f"{measured.hertz(task, adapter_run(PRICED)):.1f} Hz" for task in SPEECH)
+    lines.append(f"The default tolerance, {rates}, over the control: {'; '.join(gains)} (far sentences; word strings).")
+    return listed(lines)
+
+
+def page(measured: Measured) -> str:
+    """The page in Markdown."""
+    return PAGE.format(
+        summary=summary(measured),
+        parameters=LARGER,
+        sha=measured.run(FAR, BASELINE).record["weights_sha256"][:8],
+        rank=MAIN[0],
+        alpha=MAIN[1],
+        steps=SETTINGS["steps"],
+        batch=SETTINGS["batch_size"],
+        rows=sum(ROWS.values()),
+        long=LONG,
+        more=sum(MORE.values()),
+        longer=longer(measured),
+        best=best_steps(measured),
+        far=FAR.name,
+        strings=STRINGS_4.name,
+        seeds=seeds(measured),
+        grid=grid(measured),
+        spread=spread(measured),
     )
 
 
-def setting(trial: Trial) -> str:
-    """Rank, alpha and what is adapted."""
-    return "r = {rank}, α = {alpha}, {targets}".format(**trial.settings)
+def draw(measured: Measured, file: Path) -> Path:
+    """WER against Hz, without training and after LoRA, on two lists; WER of the grid against parameters."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained", dpi=130)
+    *panels, shapes = figure.subplots(1, 3)
+    for axis, task in zip(panels, SPEECH, strict=True):
+        for number, (method, trials) in enumerate(LADDER.items()):
+            bare = [BASELINE, *(at(method, f"1/{k}") for k in LONG_DIVISORS)]
+            taught = [adapter_run(one) for one in (LONG_CONTROL, *trials)]
+            for runs, dash, what in ((bare, DASHES[1], "without training"), (taught, DASHES[0], "after LoRA")):
+                look: dict[str, Any] = {
+                    "color": LINES[number],
+                    "marker": MARKERS[number],
+                    "ls": dash,
+                    "ms": 5,
+                    "lw": 1.3,
+                }
+                points = [(measured.hertz(task, run), measured.value(task, run)) for run in runs]
+                axis.plot(*zip(*points, strict=True), label=f"{method} {what}", **look)
+        axis.set(title=task.name, xlabel="audio tokens per second (Hz)", ylabel="WER, %", ylim=(0, 60))
+        axis.grid(alpha=0.3)
+    panels[0].legend(fontsize=8)
+    for number, k in enumerate(DIVISORS):
+        trials = [one for one in GRID if one.method == keep("pool", k)]
+        for targets, mark in zip(TARGETS, MARKERS, strict=False):
+            some = [one for one in trials if one.settings["targets"] == targets]
+            sizes, scores = ([f(measured, one) for one in some] for f in (parameters, _score))
+            shapes.scatter(sizes, scores, 30, color=LINES[number], marker=mark, label=f"1/{k}, {targets}")
+    shapes.set(title=f"pool, {FAR.name}: the grid", xlabel="trained parameters", ylabel="WER, %", xscale="log")
+    shapes.grid(alpha=0.3)
+    shapes.legend(fontsize=8)
+    figure.savefig(file)
+    return file
+
+
+def _score(measured: Measured, trial: Trial) -> float:
+    return measured.value(FAR, adapter_run(trial))
+
+
+def write(measured: Measured, docs: Path) -> list[Path]:
+    """The page and its picture."""
+    file = docs / "lora.md"
+    file.write_text(page(measured), "utf-8")
+    return [file, draw(measured, docs / "lora.png")]

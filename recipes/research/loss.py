@@ -1,4 +1,4 @@
-"""The section of docs/research/fourth.md on what explains the loss, and its picture."""
+"""The section of docs/research/training-free.md on what explains the loss, and its picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewhertz.files import Record
 
 from . import speech
 from .grids import BOTH, at
-from .grids.fourth import CHOSEN, COMPARED, OURS, SENTENCES, SHARES, SILENT, grid, priced
+from .grids.training_free import CHOSEN, COMPARED, OURS, SENTENCES, SHARES, SILENT, grid, priced
 from .measured import Measured
 from .regression import explained, fit
 from .tables import signed, table
@@ -55,7 +55,7 @@ def samples(measured: Measured, counts: speech.Counted, task: Asked, run: str) -
     (stats, voices), (base, _) = (measured.run(task, one).stats(task.metric) for one in (run, BASELINE))
     stored = measured.run(task, run)
     if stored.column("id") != counts.id or stored.column("before") != counts.tokens:
-        raise ValueError(f"{task.label}: tokens of speech were counted of other samples: `make fourth`")
+        raise ValueError(f"{task.label}: tokens of speech were counted of other samples: `make training-free`")
     paces = _paces(SILENT.get(task, task).label)
     texts = [references[0] for references in stored.column("references")]
     letters = np.array([sum(map(str.isalpha, text)) for text in texts])
@@ -103,7 +103,7 @@ def section(measured: Measured) -> str:
         f"texts drawn. Silence: audio tokens {speech.QUIETER:.0f} dB below the clip's loudest; merged ones count in "
         "part.\n\n"
         + table(["", "points of WER", "R² (alone)"], rows)
-        + "\n\n![Points lost against letters per token](fourth-loss.png)"
+        + "\n\n![Points lost against letters per token](loss.png)"
     )
 
 

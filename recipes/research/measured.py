@@ -12,10 +12,10 @@ from fewhertz.evaluation.metrics import METRICS, paired
 from fewhertz.evaluation.results import BASELINE
 
 from .grids import at
-from .grids.recovery import CONTROL, Trial
+from .grids.lora import CONTROL, Trial
 from .packed import Packed, Stored
-from .tables import Gain
-from .tasks import DRAWS, MAIN, MODEL, RECOVERY, Asked
+from .tables import Gain, Loss
+from .tasks import DRAWS, LORA, MAIN, MODEL, Asked
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class With:
 
     adapter: str
     spec: str
-    part: str = RECOVERY
+    part: str = LORA
 
 
-def adapter_run(trial: Trial, part: str) -> With:
-    """An adapter's run under what it was trained with."""
-    return With(trial.name, BASELINE if trial.method == CONTROL.method else trial.method, part)
+def adapter_run(trial: Trial, part: str = LORA, spec: str | None = None) -> With:
+    """An adapter's run, under what it was trained with or another spec."""
+    return With(trial.name, spec or (BASELINE if trial.method == CONTROL.method else trial.method), part)
 
 
 def between(task: Asked, one: Stored, other: Stored, rows: Sequence[int] | None = None) -> Gain:
@@ -72,7 +72,9 @@ class Measured:
             ValueError: where it has not been measured.
         """
         if (found := self.found(task, spec)) is None:
-            raise ValueError(f"{task.label}, {self.model}, {spec} has not been measured (`make claims` and the like)")
+            raise ValueError(
+                f"{task.label}, {self.model}, {spec} has not been measured (`make training-free` and the like)"
+            )
         return found
 
     def there(self, task: Asked, *specs: str | With) -> bool:
@@ -125,3 +127,17 @@ class Measured:
         """What a plot is made of, by label of the task and name of the model."""
         found = self.packed.groups(parts, self.model, [task.label for task in tasks])
         return {(group.task, group.model): group for group in found}
+
+
+def lost(
+    measured: Measured,
+    task: Asked,
+    run: str | With,
+    unit: str,
+    relative: bool = False,
+    over: str | With = BASELINE,
+) -> Loss:
+    """What a run loses against another, all tokens mostly: in units of the metric, or in % of that one's score."""
+    one = measured.gain(task, run, over)
+    scale = 100 / measured.value(task, over) if relative else 1.0
+    return Loss(-one.value * scale, -one.high * scale, -one.low * scale, unit)

@@ -15,12 +15,11 @@ from fewhertz.method import parse
 from fewhertz.palette import DASHES, LINES, MARKERS
 
 from .grids import BOTH, at
+from .grids.lora import CONTROL, SETTINGS, Trial
 from .grids.omni import BESIDE, KEEPS, LISTS, METHODS, NAME, PARAMETERS, PRICED, TRIALS, grid
-from .grids.recovery import CONTROL, SETTINGS, Trial
-from .measured import Measured, With, adapter_run
-from .tables import listed, table
+from .measured import Measured, With, adapter_run, lost
+from .tables import Loss, listed, table
 from .tasks import DRAWS, OMNI, Asked
-from .training_free.targets import Loss, lost
 
 FAR, STRINGS, _ = LISTS
 THIRD, SIXTH = "1/3", "1/6"  # pocket's third of 25 Hz is a sixth of 50 Hz
@@ -39,8 +38,8 @@ PAGE = """# Fewer tokens of an encoder at 50 Hz
 
 A model of the OmniASR class (Wav2Vec2 encoder, {hertz:.0f} Hz, {parameters} million parameters, weights `{sha}`),
 trained once, by us, in minutes of one GPU (`recipes/pocket/LOG.md`), beside the *pocket* of its size
-(`{pocket}`, [flex.md](flex.md)), which differs in more than its rate. [Lists](fourth.md) of test, greedy. Gains in
-points of WER over all tokens, paired, 95 % bootstrap over groups:
+(`{pocket}`, [flex.md](flex.md)), which differs in more than its rate. [Lists](training-free.md) of test, greedy. Gains
+in points of WER over all tokens, paired, 95 % bootstrap over groups:
 
 {gains}
 

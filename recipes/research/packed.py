@@ -2,7 +2,7 @@
 
     results/summary.jsonl              a line a run
     results/<model>.json.xz            its runs with all samples, those of adapters on the model among them
-    results/<folder>/<model>.json.xz   of another part: recovery, training-free/dev, other-models
+    results/<folder>/<model>.json.xz   of another part: dev, lora, encoder, smaller …
     results/<folder>/trainings.jsonl   how the adapters or models of a part were trained
 
 A file holds tables, each of runs of one task whose result and samples have the same keys. Nothing of what

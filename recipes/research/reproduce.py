@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import depth, encoder, flex, fourth, omni, tolerance
+from . import depth, encoder, flex, lora, omni, tolerance, training_free
 from .claims import page as claims
 from .measured import Measured
 from .tasks import DOCS, RESULTS
-from .training_free import page as training_free
 
 # each writes a page and its pictures into a folder, and returns their files
 PAGES = (
@@ -22,7 +21,7 @@ PAGES = (
     tolerance.write,
     encoder.write,
     depth.write,
-    fourth.write,
+    lora.write,
     flex.write,
     omni.write,
 )

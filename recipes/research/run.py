@@ -1,10 +1,10 @@
 """Measure the runs that are missing, into loose files as `fewhertz eval` writes them: hours on 2 cores.
 
-    python -m recipes.pocket.manifests --split test --limit 325 --out out/test
-    python -m recipes.research.run claims --runs out/runs/results
+    python -m recipes.pocket.manifests --split test --limit 100 --out out/fourth
+    python -m recipes.research.run training-free --runs out/runs/results
 
-`make claims`, `training-free`, `recovery` and `other-models` do that, between `pack unpack` and `pack pack`. Two
-processes with other --tasks may run side by side.
+`make training-free` and the like do that, between `pack unpack` and `pack pack`. Two processes with other --tasks may
+run side by side.
 """
 
 from __future__ import annotations
@@ -17,61 +17,11 @@ from pathlib import Path
 from fewhertz.evaluation import results
 from fewhertz.evaluation.runner import evaluate, specs
 
-from .grids import (
-    AS_PUBLISHED,
-    BOTH,
-    CORRECTIONS,
-    depth,
-    encoder,
-    flex,
-    fourth,
-    lora,
-    omni,
-    other_models,
-    recovery,
-    tolerance,
-)
-from .grids.claims import grid
-from .grids.recovery import Trial
-from .grids.training_free import (
-    AFFINITY,
-    BY_CONTENT,
-    CANDIDATES,
-    DEV_KEEPS,
-    IDEAS,
-    KEEPS,
-    NARROW,
-    TRIED_ON,
-    TUNED,
-    TUNED_ON,
-    at_rate,
-    own,
-)
+from .grids import BOTH, choice, depth, encoder, flex, lora, omni, training_free
+from .grids.lora import Trial
 from .silence import silenced
-from .tasks import (
-    ANSWERS,
-    BATCH,
-    DEPTH,
-    DEV,
-    ENCODER,
-    FLEX,
-    FOURTH,
-    FRENCH,
-    LISTS,
-    LONGEST,
-    LORA,
-    MODEL,
-    OMNI,
-    ON_DEV,
-    OTHER_MODELS,
-    RECOVERY,
-    RUNS,
-    SMALLER,
-    TASKS,
-    TOLERANCE,
-    Asked,
-)
-from .train import ADAPTERS, OF_OMNI, OF_THE_GRID
+from .tasks import ANSWERS, BATCH, DEPTH, DEV, ENCODER, FLEX, LISTS, LONGEST, LORA, MODEL, OMNI, RUNS, SMALLER, Asked
+from .train import ADAPTERS, OF_OMNI
 
 Job = Callable[[Path, Path, Asked], int]  # folder of run files, of lists, a task: how many rows or runs went wrong
 
@@ -104,101 +54,38 @@ def measure(
     return len(done.errors)
 
 
-def claims(out: Path, lists: Path, task: Asked) -> int:
-    return measure(task, grid(task), out, lists / "test") if task in TASKS else 0
+def grid(out: Path, lists: Path, task: Asked) -> int:
+    """The grid, and methods at the rates that runs of variable length took; `TRIED` without the encoder's padding."""
+    folder, longest = lists / "fourth", training_free.LONGEST.get(task, LONGEST)
+    if task in training_free.SILENT:
+        silenced(folder / f"{training_free.SILENT[task].label}.jsonl", folder / f"{task.label}.jsonl", inside=True)
+    trim = task in training_free.TRIED
+    runs = training_free.grid(task)
+    wrong = measure(task, runs, out, folder, longest=longest, trim=trim)
+    rates = {run: method for run, method in training_free.matched().items() if run in runs}
+    again = [training_free.at_rate(method, _rate(out, task, run)) for run, method in rates.items()]
+    return wrong + (measure(task, again, out, folder, longest=longest) if again else 0)
 
 
-def adapted(out: Path, lists: Path, task: Asked) -> int:
-    """Of adapters that are there."""
-    wrong = measure(FRENCH, [recovery.THIRD], out, lists / "test") if task == FRENCH else 0
-    ended = [name for name in recovery.measured_on(task) if (out / RECOVERY / f"{name}.json").exists()]
-    there = [ADAPTERS / name for name in ended]
-    return wrong + (measure(task, [], out / RECOVERY, lists / "test", there) if there else 0)
+def _rate(out: Path, task: Asked, run: str) -> float:
+    """Audio tokens a second that a run took."""
+    hertz: float = results.read(results.run_files(out, task.label, MODEL, run).file)["rate_hz"]["after"]
+    return hertz
 
 
-def others(out: Path, lists: Path, task: Asked) -> int:
-    if task not in other_models.TASKS:
-        return 0
-    models = [other_models.WEIGHTS / other.name for other in other_models.OTHERS]
-    grid = other_models.grid()
-    return sum(measure(task, grid, out / OTHER_MODELS, lists / "test", model=model) for model in models)
-
-
-def _with(corrections: str) -> Job:
-    def job(out: Path, lists: Path, task: Asked) -> int:
-        methods = [f"{method}{corrections}" for method in own(corrections)]
-        return measure(task, specs(methods, KEEPS), out, lists / "test")
-
-    return job
-
-
-def _matched(task: Asked, runs: Sequence[str], out: Path, lists: Path) -> int:
-    """The default at the rates that runs of variable length were found to have."""
-    files = [results.run_files(out, task.label, MODEL, run).file for run in runs]
-    return measure(task, [at_rate(results.read(file)["rate_hz"]["after"]) for file in files], out, lists)
-
-
-def _affinity(out: Path, lists: Path, task: Asked) -> int:
-    runs = specs([f"{one}{corrections}" for one in AFFINITY for corrections in (AS_PUBLISHED, BOTH)])
-    wrong = measure(task, runs, out, lists / "test")
-    return wrong + _matched(task, [f"{one}{BOTH}" for one in AFFINITY], out, lists / "test")
-
-
-def _dev(out: Path, lists: Path, task: Asked) -> int:
-    methods = [f"{method}{corrections}" for method in CANDIDATES for corrections in (AS_PUBLISHED, BOTH)]
-    return measure(ON_DEV[task], specs(methods, DEV_KEEPS), out / DEV, lists / "dev")
-
-
-def _tuning(out: Path, lists: Path, task: Asked) -> int:
-    if task not in TUNED_ON:
-        return 0
+def chosen(out: Path, lists: Path, task: Asked) -> int:
+    """On dev: what the default is chosen from; ideas, which are registered for that, and other corrections."""
     from .ideas import otherwise
 
-    with otherwise():
-        runs = specs([f"{one}{BOTH}" for one in TUNED], NARROW)
-        return measure(ON_DEV[task], runs, out / DEV, lists / "dev")
-
-
-def _ideas(out: Path, lists: Path, task: Asked) -> int:
-    if task not in TRIED_ON:
-        return 0
-    from . import ideas  # noqa: F401  (registers them)
-
-    free = [f"{one}{BOTH}" for one in BY_CONTENT]
-    runs = specs([f"{one}{BOTH}" for one in IDEAS], NARROW) + free
-    wrong = measure(ON_DEV[task], runs, out / DEV, lists / "dev")
-    return wrong + _matched(ON_DEV[task], free, out / DEV, lists / "dev")
-
-
-PARTS: dict[str, Job] = {
-    **{one.lstrip("+") or "as-published": _with(one) for one in CORRECTIONS},
-    "affinity": _affinity,
-    "dev": _dev,
-    "tuning": _tuning,
-    "ideas": _ideas,
-}
-
-
-def training_free(parts: Sequence[str]) -> Job:
-    def job(out: Path, lists: Path, task: Asked) -> int:
-        return sum(PARTS[part](out, lists, task) for part in parts) if task in TASKS else 0
-
-    return job
-
-
-def priced(out: Path, lists: Path, task: Asked) -> int:
-    """One tolerance for all lists."""
-    if task == tolerance.SILENCE:
-        silenced(lists / "test" / f"{tolerance.SENTENCES.label}.jsonl", lists / "test" / f"{task.label}.jsonl")
-    return measure(task, tolerance.grid(task), out / TOLERANCE, lists / "test") if task in tolerance.LISTS else 0
-
-
-def newest(out: Path, lists: Path, task: Asked) -> int:
-    """Pocket's fourth version on its own lists; those that explain the loss without the encoder's padding."""
-    folder, longest = lists / "fourth", fourth.LONGEST.get(task, LONGEST)
-    if task in fourth.SILENT:
-        silenced(folder / f"{fourth.SILENT[task].label}.jsonl", folder / f"{task.label}.jsonl", inside=True)
-    return measure(task, fourth.grid(task), out / FOURTH, folder, longest=longest, trim=task in fourth.TRIED)
+    on_dev, to, folder = choice.ON_DEV[task], out / DEV, lists / "dev"
+    runs = specs([f"{one}{BOTH}" for one in choice.CANDIDATES], choice.KEEPS)
+    wrong = measure(on_dev, [*runs, *map(training_free.priced, training_free.TOLERANCES)], to, folder)
+    if task in choice.TRIED_ON:
+        wrong += measure(on_dev, specs([f"{one}{BOTH}" for one in choice.IDEAS], choice.NARROW), to, folder)
+    if task in choice.TUNED_ON:
+        with otherwise():
+            wrong += measure(on_dev, specs([f"{one}{BOTH}" for one in choice.TUNED], choice.NARROW), to, folder)
+    return wrong
 
 
 def any_rate(out: Path, lists: Path, task: Asked) -> int:
@@ -222,13 +109,12 @@ def inside(out: Path, lists: Path, task: Asked) -> int:
 
 def deep(out: Path, lists: Path, task: Asked) -> int:
     """What is not words, and inside the LLM."""
-    there = task in (depth.VOICES, depth.SENTENCES)
-    return measure(task, depth.grid(task), out / DEPTH, lists / "test") if there else 0
+    return measure(task, depth.grid(task), out / DEPTH, lists / "test")
 
 
 def low_rank(out: Path, lists: Path, task: Asked) -> int:
-    """The LoRA grid, of adapters that are there."""
-    there = _ended(lora.TRIALS, out / LORA, OF_THE_GRID)
+    """Of the adapters that are there."""
+    there = _ended(lora.measured_on(task), out / LORA, ADAPTERS)
     return measure(task, [], out / LORA, lists / "fourth", there) if there else 0
 
 
@@ -244,43 +130,28 @@ def _ended(trials: Sequence[Trial], notes: Path, place: Path) -> list[Path]:
     return [place / trial.name for trial in trials if (notes / f"{trial.name}.json").exists()]
 
 
-JOBS: dict[str, Job] = {
-    "fourth": newest,
-    "flex": any_rate,
-    "claims": claims,
-    "recovery": adapted,
-    "other-models": others,
-    "tolerance": priced,
-    "encoder": inside,
-    "depth": deep,
-    "lora": low_rank,
-    "omni": slower,
+# each with its lists
+JOBS: dict[str, tuple[Job, Sequence[Asked]]] = {
+    "training-free": (grid, (*training_free.LISTS, *training_free.TRIED)),
+    "dev": (chosen, training_free.FIVE),
+    "flex": (any_rate, flex.LISTS),
+    "encoder": (inside, encoder.LISTS),
+    "depth": (deep, depth.LISTS),
+    "lora": (low_rank, lora.LISTS),
+    "omni": (slower, omni.LISTS),
 }
-# of the jobs that have lists, or numbers of rows, of their own; the others take what they know of `SEVERAL`
-OWN: dict[str, Sequence[Asked]] = {
-    "fourth": (*fourth.LISTS, *fourth.TRIED),
-    "flex": flex.LISTS,
-    "encoder": encoder.LISTS,
-    "lora": lora.LISTS,
-    "omni": omni.LISTS,
-}
-SEVERAL = (*TASKS, FRENCH, tolerance.SILENCE, depth.VOICES)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=[*JOBS, "training-free"])
+    parser.add_argument("job", choices=JOBS)
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of run files")
-    parser.add_argument("--lists", type=Path, default=LISTS, help="folder of the lists: test/, dev/")
-    parser.add_argument(
-        "--parts", nargs="*", choices=PARTS, default=list(PARTS), help="of training-free; all by default"
-    )
-    labels = sorted({task.label for lists in (SEVERAL, *OWN.values()) for task in lists})
-    parser.add_argument("--tasks", nargs="*", choices=labels, help="of all; dev lists by their test's name")
+    parser.add_argument("--lists", type=Path, default=LISTS, help="folder of the lists: fourth/, test/, dev/")
+    labels = sorted({task.label for _, lists in JOBS.values() for task in lists})
+    parser.add_argument("--tasks", nargs="*", choices=labels, default=labels, help="of all; dev lists by their test's")
     args = parser.parse_args()
-    job = JOBS.get(args.job) or training_free(args.parts)
-    chosen = args.tasks or labels
-    wrong = sum(job(args.runs, args.lists, task) for task in OWN.get(args.job, SEVERAL) if task.label in chosen)
+    job, tasks = JOBS[args.job]
+    wrong = sum(job(args.runs, args.lists, task) for task in tasks if task.label in args.tasks)
     raise SystemExit(int(wrong > 0))
 
 

@@ -1,4 +1,4 @@
-"""How many of the audio tokens that a run keeps stand for speech, silence apart: results/fourth/speech.json.
+"""How many of the audio tokens that a run keeps stand for speech, silence apart: results/speech.json.
 
     python -m recipes.research.speech --lists out/fourth --results results
 
@@ -27,13 +27,13 @@ from fewhertz.files import replace
 from fewhertz.windows import levels_of
 
 from .grids import BOTH, at
-from .grids.fourth import CHOSEN, COMPARED, SENTENCES, SHARES, grid, priced
+from .grids.training_free import CHOSEN, COMPARED, SENTENCES, SHARES, grid, priced
 from .measured import Measured
-from .tasks import FOURTH, LISTS, MODEL, RESULTS, Asked
+from .tasks import LISTS, MODEL, RESULTS, Asked
 
 RATE, FRAME = 16_000, 640  # Hz; samples of an audio token at 25 Hz
 QUIETER = 30.0  # dB below the loudest audio token: silence
-FILE = Path(FOURTH) / "speech.json"
+FILE = "speech.json"
 
 
 def spoken(wave: np.ndarray, tokens: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def read(measured: Measured) -> dict[str, Counted]:
     for task in SENTENCES:
         run = measured.found(task, BASELINE)
         if run and run.record["weights_sha256"] != found["weights_sha256"]:
-            raise ValueError(f"{file} is of other weights than the runs of {task.label}: `make fourth`")
+            raise ValueError(f"{file} is of other weights than the runs of {task.label}: `make training-free`")
     return {label: Counted(**one) for label, one in found["lists"].items()}
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of packed results")
     args = parser.parse_args()
     loaded = fewhertz.load(MODEL, device="cpu", dtype="float32")
-    measured = Measured(args.results, FOURTH)
+    measured = Measured(args.results)
     found = {
         "what": __doc__.splitlines()[0],
         "weights_sha256": weights_sha256(open_checkpoint(MODEL)),

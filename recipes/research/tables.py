@@ -30,6 +30,23 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What is lost, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    unit: str
+
+    def verdict(self, target: float) -> str:
+        return "**met**" if self.high <= target else "**missed**" if self.low > target else "inconclusive"
+
+    def __str__(self) -> str:
+        digits = 2 if self.unit == "BLEU" else 1
+        return f"{signed(self.value, self.low, self.high, digits)} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True)
 class Claim:
     """A row of docs/research/claims.md."""
 

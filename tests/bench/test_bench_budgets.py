@@ -34,12 +34,12 @@ def test_the_pages_figures_are_those_of_the_file() -> None:
             continue
         cells = [
             f"{row[name]['difference']:+.1f} [{row[name]['interval'][0]:.1f}, {row[name]['interval'][1]:.1f}]"
-            for name in ("strings", "synthetic")
+            for name in ("strings", "far-new-voices")
         ]
         scale = "packed" if row["scale"] == "packed" else f"× {row['scale']:g}"
         figures.append(f"| {scale} | {' | '.join(cells)} |")
     whole, alone, shared = result["shared"]
-    for name in ("strings", "synthetic"):
+    for name in ("strings", "far-new-voices"):
         figures += [f"{row[name]['wer']:.1f} %" for row in (whole, alone, shared)]
     figures.append(f"sentences take {shared['synthetic']['hz']:.1f} Hz of it, strings {shared['strings']['hz']:.1f}")
     assert [one for one in figures if one not in page] == []

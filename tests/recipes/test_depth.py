@@ -7,7 +7,6 @@ from fewhertz.evaluation.results import BASELINE
 from fewhertz.training.settings import Settings
 from recipes.research.grids import lora
 from recipes.research.grids.depth import LAYERS, VOICES, grid, inside, main, voices, within
-from recipes.research.grids.recovery import SETTINGS
 from recipes.research.measured import Measured
 from recipes.research.tasks import DEPTH, RESULTS, SENTENCES
 
@@ -34,6 +33,7 @@ def test_the_lora_grid_is_whole() -> None:
     names = [trial.name for trial in lora.TRIALS]
     assert len(lora.GRID) == 2 * 3 * 3 * 3 and len(set(names)) == len(names)
     for trial in lora.TRIALS:
-        Settings(**SETTINGS | trial.settings)
-    main = [trial for trial in (*lora.GRID, *lora.REPEATED) if "-r16-a32-qk" in trial.name and "qkvo" not in trial.name]
-    assert len(main) == 2 * 3  # three seeds at both
+        Settings(**lora.SETTINGS | trial.settings)
+    for seeds in (lora.CONTROLS, *lora.POOL_SEEDS.values(), *lora.WARD_SEEDS.values()):
+        assert {trial.settings.get("seed", 0) for trial in seeds} == {0, 1, 2}
+        assert len({trial.method for trial in seeds}) == 1 and all(trial in lora.TRIALS for trial in seeds)

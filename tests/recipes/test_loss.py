@@ -13,7 +13,7 @@ import fewhertz
 from fewhertz import audio
 from fewhertz.evaluation.results import BASELINE
 from recipes.research import loss, speech
-from recipes.research.grids.fourth import PACES, SENTENCES, SILENT, grid
+from recipes.research.grids.training_free import PACES, SENTENCES, SILENT, grid
 from recipes.research.measured import Measured
 from recipes.research.regression import explained, fit
 from recipes.research.silence import LEVEL, silenced
@@ -101,4 +101,4 @@ def test_the_grid_is_small_and_its_lists_are_there() -> None:
 
 
 def test_nothing_is_said_before_it_is_measured(tmp_path: Path) -> None:
-    assert not loss.ready(Measured(tmp_path, "fourth")) and speech.read(Measured(tmp_path, "fourth")) == {}
+    assert not loss.ready(Measured(tmp_path)) and speech.read(Measured(tmp_path)) == {}

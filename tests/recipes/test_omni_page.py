@@ -19,8 +19,8 @@ from fewhertz.training.settings import Settings
 from recipes.pocket.config import SIZES
 from recipes.research import omni
 from recipes.research.grids import BOTH, at
+from recipes.research.grids.lora import CONTROL, SETTINGS
 from recipes.research.grids.omni import BESIDE, LISTS, NAME, TRIALS, grid
-from recipes.research.grids.recovery import CONTROL, SETTINGS
 from recipes.research.measured import Measured
 from recipes.research.tasks import OMNI, RESULTS, Asked
 

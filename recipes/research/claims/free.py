@@ -7,32 +7,36 @@ import json
 from fewhertz.evaluation.results import BASELINE
 
 from ..grids import BOTH, at
-from ..grids.claims import (
-    CORRECTED,
-    ENCODER_KEEPS,
-    FACTORS,
-    FEW,
-    SCORED,
+from ..grids.lora import HALF, SAMPLED, THIRD
+from ..grids.training_free import (
+    A_QUARTER,
+    ALL_KEEPS,
+    ANSWERS_4,
+    FIVE,
+    KEEPS,
     SEGMENTS,
-    SHARES,
     SITES,
-    UNSEG_HZ,
+    SOUNDS_4,
+    SPEECH,
+    SPOKEN,
+    UNSEG,
+    WORST,
+    at_rate,
     segments,
 )
-from ..grids.recovery import DIVISORS, named
-from ..measured import Measured
+from ..measured import Measured, adapter_run
 from ..tables import Claim, Gain, at_most, counts, verdict
-from ..tasks import ANSWERS, RESULTS, SOUNDS, SPEECH, SPOKEN, TASKS
-from .adapters import AVERAGING, MERGING, OURS, PRUNING, adapted, both, over, shown
+from ..tasks import RESULTS
+from .shared import AVERAGING, MERGING, OURS, PRUNING, both, over, shown
+
+DROPPING, AT = ("topk", "visionzip", "random", WORST), ("1/2", A_QUARTER)
+CORRECTED = ("pool", "segment", "ltbm", "segmentwise", "ward")
 
 
 def averaging(measured: Measured) -> Claim:
-    free = measured.gains(SPOKEN, FACTORS, "pool", "stride")
-    trained = [
-        gain
-        for k in DIVISORS
-        for gain in over(measured, adapted(named(f"pool-{k}")), adapted(named(f"stride-{k}")))
-    ]  # fmt: skip
+    free = measured.gains(SPOKEN, ALL_KEEPS, "pool", "stride")
+    pairs = zip((HALF, THIRD), SAMPLED, strict=True)
+    trained = [gain for one, other in pairs for gain in over(measured, adapter_run(one), adapter_run(other))]
     return Claim(
         "Averaging beats sampling from 1/2 to 1/6",
         AVERAGING,
@@ -58,19 +62,21 @@ def degradation(measured: Measured) -> Claim:
 
 def segmentation(measured: Measured) -> Claim:
     gains = [
-        measured.gain(task, spec, f"pool@{rates[task]:g}Hz") for spec, rates in UNSEG_HZ.items() for task in TASKS
-    ]  # fmt: skip
+        measured.gain(task, f"{UNSEG}{told}", at_rate(f"pool{told}", measured.hertz(task, f"{UNSEG}{told}")))
+        for told in ("", BOTH)
+        for task in FIVE
+    ]
     return Claim(
         "Unsupervised segmentation beats uniform pooling at the same rate",
         AVERAGING,
-        f"`unseg` over `pool`: {counts(gains)}; {shown(gains[: len(SPEECH)])}",
+        f"`unseg` over `pool`, as published and with `{BOTH}`: {counts(gains)}; {shown(gains[: len(SPEECH)])}",
         verdict(gains),
     )
 
 
 def local(measured: Measured) -> Claim:
-    captions = measured.gains([SOUNDS], FACTORS, "ltbm", "global-merge")
-    answers = measured.gains([ANSWERS], FACTORS, "global-merge", "ltbm")
+    captions = measured.gains([SOUNDS_4], ALL_KEEPS, "ltbm", "global-merge")
+    answers = measured.gains([ANSWERS_4], ALL_KEEPS, "global-merge", "ltbm")
     return Claim(
         "Captions prefer local merging, multiple choice global",
         MERGING,
@@ -80,7 +86,7 @@ def local(measured: Measured) -> Claim:
 
 
 def segmentwise(measured: Measured) -> Claim:
-    over = {other: measured.gains(TASKS, SHARES, "segmentwise", other) for other in SCORED[1:]}
+    over = {other: measured.gains(FIVE, AT, "segmentwise", other) for other in DROPPING}
     return Claim(
         "Segmentwise selection beats top-k, VisionZip, random and bottom-k",
         PRUNING,
@@ -99,8 +105,8 @@ def _alike(over: dict[str, list[Gain]]) -> dict[str, list[str]]:
 
 def bounded(measured: Measured) -> Claim:
     found, verdicts = [], []
-    for task, limit in ((SOUNDS, 2), (ANSWERS, 4)):
-        gain = measured.gain(task, at("segmentwise", "1/4"), BASELINE)
+    for task, limit in ((SOUNDS_4, 2), (ANSWERS_4, 4)):
+        gain = measured.gain(task, at("segmentwise", A_QUARTER), BASELINE)
         loss, low, high = (-100 * x / measured.value(task, BASELINE) for x in (gain.value, gain.high, gain.low))
         found.append(f"{task.name} {loss:.1f} [{low:.1f}, {high:.1f}]")
         verdicts.append(at_most(low, high, limit))
@@ -114,14 +120,12 @@ def bounded(measured: Measured) -> Claim:
 
 def many_segments(measured: Measured) -> Claim:
     others = [s for s in SEGMENTS if s != 10]
-    gains = [
-        measured.gain(task, at("segmentwise", "1/4"), at(segments(s), "1/4")) for task in (SOUNDS, ANSWERS, *SPOKEN)
-        for s in others
-    ]  # fmt: skip
+    ten = at(segments(10), A_QUARTER)
+    gains = [measured.gain(task, ten, at(segments(s), A_QUARTER)) for task in FIVE for s in others]
     return Claim(
         "Ten segments are a good choice among 2 to 15",
         PRUNING,
-        f"ten over {', '.join(map(str, others))}, at 1/4: {counts(gains)}",
+        f"ten over {', '.join(map(str, others))}, at {A_QUARTER}: {counts(gains)}",
         verdict(gains) if any(gain.sign < 0 for gain in gains) else "**holds**: none is better",
     )
 
@@ -130,7 +134,7 @@ def sites(measured: Measured) -> Claim:
     gains = [
         gain
         for method in SITES
-        for gain in measured.gains(TASKS, ENCODER_KEEPS, f"{method}(site=encoder)", method)
+        for gain in measured.gains(FIVE, KEEPS, f"{method}(site=encoder)", method)
     ]  # fmt: skip
     return Claim(
         "Merging before the projector is better than after it",
@@ -155,11 +159,7 @@ def speed(_: Measured) -> Claim:
 
 
 def corrections(measured: Measured) -> Claim:
-    every: list[Gain] = []
-    for name in CORRECTED:
-        bare = name.removesuffix(BOTH)
-        keeps = ("1/2", "1/4") if bare in SCORED else FEW  # at which it was run as published too
-        every += measured.gains(TASKS, keeps, name, bare)
+    every = [gain for one in CORRECTED for gain in measured.gains(FIVE, ALL_KEEPS, f"{one}{BOTH}", one)]
     return Claim(
         "Corrections give back what merging seemed to cost",
         OURS,

@@ -6,6 +6,7 @@ from ..tasks import SENTENCES, Asked
 from . import AS_PUBLISHED, BOTH, at
 
 VOICES = Asked("voice-test", 600, "accuracy", "questions of voices", "accuracy, %")
+LISTS = (VOICES, SENTENCES)
 METHODS = ("pool", "segment", "ltbm", "segmentwise", "ward")
 KEEPS = ("1/2", "1/3")
 PRICED = f"ward@tolerance=0.3{BOTH}"

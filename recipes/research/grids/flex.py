@@ -6,10 +6,9 @@ from fewhertz.evaluation.results import BASELINE
 from fewhertz.evaluation.runner import specs
 
 from ..tasks import MODEL as POCKET
-from ..tasks import SMALLER
+from ..tasks import SMALLER, WEIGHTS
 from . import BOTH
-from .fourth import ANSWERS_4, FAR, GERMAN_4, STRINGS_4, priced
-from .other_models import WEIGHTS
+from .training_free import ANSWERS_4, FAR, GERMAN_4, STRINGS_4, priced
 
 NAME = "flex"
 MODEL, BEFORE = WEIGHTS / NAME, WEIGHTS / SMALLER / POCKET

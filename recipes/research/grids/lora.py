@@ -1,41 +1,110 @@
-"""The adapters of the whole LoRA grid: rank, alpha and what is adapted at ×2 and ×3, and seeds of the main one.
+"""The adapters that are trained: what each is trained under, and with which settings.
 
     python -m recipes.research.train lora
     python -m recipes.research.run lora
 
-Beside `recovery`, whose trials are about methods and an earlier model. Sixty trainings: two hours on 2 cores.
-docs/research/fourth.md tells of `FIRST`, the seeds and `STAR`.
+Ninety trainings: four hours on 2 cores. docs/research/lora.md and the later claims of claims.md tell of them.
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
 
-from . import BOTH
-from .fourth import FAR, STRINGS_4
-from .recovery import CONTROL, Trial, keep
+from ..tasks import Asked
+from . import BOTH, at
+from .training_free import ANSWERS_4, CHOSEN, GERMAN_4, SOUNDS_4, SPEECH, priced
 
+ROWS = {"strings": 1000, "synthetic": 1500}  # of a training list, its first ones
+# learning rate by the loss on dev, of pool at 1/3 on the third version
+SETTINGS: dict[str, Any] = {"steps": 300, "batch_size": 16, "lr": 3e-3, "every": 100}
+LONG, MORE = 900, ROWS | {"synthetic": 3000}  # steps, and rows for them
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An adapter: the method that is attached, what differs from `SETTINGS`, and rows of each training list.
+
+    In names, `told` is with corrections, `untold` an adapter that is to make up for their absence.
+    """
+
+    name: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=lambda: ROWS)
+
+
+def keep(method: str, divisor: int) -> str:
+    return at(method, f"1/{divisor}")
+
+
+def stem(method: str, divisor: int) -> str:
+    """Of the names of a method's trials, but for those of the grid."""
+    return f"{method.replace(BOTH, '-told')}-{divisor}"
+
+
+CONTROL = Trial("none", "none")
+
+# --- rank, alpha and what is adapted, at ×2 and ×3
 RANKS, ALPHAS, TARGETS, DIVISORS, SEEDS = (8, 16, 32), (16, 32, 64), ("q,k", "k", "q,k,v,o"), (2, 3), (1, 2)
 MAIN = (16, 32, "q,k")
-LISTS = (FAR, STRINGS_4)
 
 
-def _trial(divisor: int, rank: int, alpha: int, targets: str, seed: int = 0) -> Trial:
+def _shaped(divisor: int, rank: int, alpha: int, targets: str, seed: int = 0) -> Trial:
     name = f"pool-{divisor}-r{rank}-a{alpha}-{targets.replace(',', '')}" + (f"-seed{seed}" if seed else "")
-    return Trial(name, keep("pool", divisor), settings={"rank": rank, "alpha": alpha, "targets": targets, "seed": seed})
+    return Trial(name, keep("pool", divisor), {"rank": rank, "alpha": alpha, "targets": targets, "seed": seed})
 
 
-GRID = [_trial(*one) for one in itertools.product(DIVISORS, RANKS, ALPHAS, TARGETS)]
-REPEATED = [_trial(divisor, *MAIN, seed) for divisor in DIVISORS for seed in SEEDS]
-CONTROLS = [CONTROL, *(Trial(f"none-seed{seed}", "none", settings={"seed": seed}) for seed in SEEDS)]
-CORRECTED = [Trial(f"ward-told-{divisor}", keep(f"ward{BOTH}", divisor)) for divisor in DIVISORS]
-HALF, THIRD = (_trial(divisor, *MAIN) for divisor in DIVISORS)
-FIRST = [CONTROL, HALF, THIRD, *CORRECTED]
-# of the grid at a third, those that differ from the main one in at most one setting
-STAR = [
-    trial
-    for trial in GRID
-    if trial.method == THIRD.method
-    and sum(trial.settings[key] != value for key, value in zip(("rank", "alpha", "targets"), MAIN, strict=True)) <= 1
-]
-TRIALS = [*{trial.name: trial for trial in (*FIRST, *STAR, *CONTROLS, *REPEATED, *GRID)}.values()]
+def _plain(method: str, divisor: int, steps: int = 0, **settings: Any) -> Trial:
+    """A method at a divisor; `steps`: other than those of `SETTINGS`."""
+    settings |= {"steps": steps, "every": min(steps, SETTINGS["every"])} if steps else {}
+    ends = [str(steps)] if steps else [f"seed{settings['seed']}"] if settings else []
+    return Trial("-".join([stem(method, divisor), *ends]), keep(method, divisor), settings)
+
+
+GRID = [_shaped(*one) for one in itertools.product(DIVISORS, RANKS, ALPHAS, TARGETS)]
+HALF, THIRD = (_shaped(divisor, *MAIN) for divisor in DIVISORS)
+WARD = f"ward{BOTH}"
+TOLD = [_plain(WARD, divisor) for divisor in DIVISORS]
+# seeds of the main ones, the first of them that of the trials above
+POOL_SEEDS = {k: [_shaped(k, *MAIN, seed) for seed in (0, *SEEDS)] for k in DIVISORS}
+WARD_SEEDS = {
+    k: [told, *(_plain(WARD, k, seed=seed) for seed in SEEDS)] for k, told in zip(DIVISORS, TOLD, strict=True)
+}
+CONTROLS = [CONTROL, *(Trial(f"none-seed{seed}", "none", {"seed": seed}) for seed in SEEDS)]
+
+# --- three times the steps on twice the sentences: what ×2 to ×6 and a tolerance come to
+LONG_CONTROL = Trial(f"none-{LONG}", "none", {"steps": LONG}, MORE)
+LONG_DIVISORS = (2, 3, 4, 6)
+LADDER = {
+    method: [Trial(f"{stem(method, k)}-{LONG}", keep(method, k), {"steps": LONG}, MORE) for k in LONG_DIVISORS]
+    for method in ("pool", WARD)
+}
+PRICED = Trial(f"tolerance-{LONG}", priced(CHOSEN), {"steps": LONG}, MORE)
+LONGER = [LONG_CONTROL, *(one for some in zip(*LADDER.values(), strict=True) for one in some), PRICED]
+
+# --- the claims
+SAMPLED = [_plain("stride", k) for k in DIVISORS]
+LEARNED = [_plain("conv", k) for k in DIVISORS]
+POOLED = [_plain(f"pool{BOTH}", k) for k in DIVISORS]
+UNTOLD = _plain("ward", 3)
+SHORT = (25, 100)
+EARLY = {m: [_plain(m, 3, steps) for steps in SHORT] for m in ("pool", f"pool{BOTH}", "ward", WARD)}
+# `ward` as published after the steps of `SETTINGS` is `UNTOLD`, `pool` is `THIRD`
+DISTILL: dict[str, Any] = {"objective": "distill", "max_new_tokens": 64}
+DISTILLED = Trial("pool-3-distill", THIRD.method, DISTILL | {"teacher": None})
+WITHOUT = [Trial(f"ward-untold-{k}", keep("ward", k), DISTILL | {"teacher": keep(WARD, k)}) for k in DIVISORS]
+RANGE = Trial("pool-range", "pool", {"keeps": tuple(Fraction(1, k) for k in DIVISORS)})
+
+OF_CLAIMS = [*SAMPLED, *LEARNED, *POOLED, UNTOLD, *itertools.chain(*EARLY.values()), DISTILLED, RANGE, *WITHOUT]
+SEVERAL = [*CONTROLS, *itertools.chain(*POOL_SEEDS.values(), *WARD_SEEDS.values())]
+TRIALS = [*{trial.name: trial for trial in (*SEVERAL, *GRID, *LONGER, *OF_CLAIMS)}.values()]
+ELSEWHERE = (GERMAN_4, SOUNDS_4, ANSWERS_4)  # whether what one task teaches serves another
+LISTS = (*SPEECH, *ELSEWHERE)
+
+
+def measured_on(task: Asked) -> list[Trial]:
+    """The adapters that a list measures."""
+    return TRIALS if task in SPEECH else [CONTROL, THIRD]

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from fewhertz.evaluation.runner import specs
 
-from ..tasks import SMALLER
+from ..tasks import SMALLER, WEIGHTS
 from . import BOTH
-from .fourth import DIGITS, FAR, STRINGS_4, priced
-from .other_models import WEIGHTS
-from .recovery import CONTROL, Trial, keep
+from .lora import CONTROL, Trial, keep
+from .training_free import DIGITS, FAR, STRINGS_4, priced
 
 NAME = "pocket-omni"
 MODEL = WEIGHTS / NAME

@@ -1,80 +1,101 @@
-"""The runs of docs/research/training-free.md: methods as published and with corrections, and what dev was asked."""
+"""The grid: methods × budgets × corrections, on which training-free.md, claims.md and tolerance.md rest."""
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 
-from fewhertz.method import RECOMMENDED, parse
+from fewhertz.evaluation.results import BASELINE
+from fewhertz.evaluation.runner import specs
+from fewhertz.method import RECOMMENDED
 
-from ..tasks import SOUNDS, SPEECH
-from . import AS_PUBLISHED, BOTH, SIZES, TIME, at
+from ..tasks import ANSWERS, GERMAN, SOUNDS, STRINGS, Asked
+from . import AS_PUBLISHED, BOTH, SIZES, TIME
 
-OURS = ("optimal", "ward")
-OURS_BEST = RECOMMENDED.partition("+")[0]
-PUBLISHED = (
-    *("pool", "stride", "segment", "ltbm", "global-merge", "segmentwise", "visionzip", "random"),
-    *("a-tome", "fastadasp", "sa-map", "vispruner", "cdpruner", "divprune", "dart", "evs"),
+FAR = Asked("far-new-voices-test", 100, "wer", "far sentences", "WER, %")
+PASSAGES = Asked("passages-test", 30, "wer", "passages", "WER, %")
+PAUSES = Asked("pauses-test", 30, "wer", "passages, half silence", "WER, %")
+DIGITS = Asked("digits-test", 100, "wer", "digit strings", "WER, %")
+GERMAN_4, SOUNDS_4, ANSWERS_4, STRINGS_4 = (
+    replace(task, rows=rows) for task, rows in ((GERMAN, 100), (SOUNDS, 100), (ANSWERS, 100), (STRINGS, 100))
 )
-METHODS = (*PUBLISHED, *OURS)
-# the others drop tokens: what stays stands for itself, so that `+sizes` changes nothing (`same`)
-MERGING = ("pool", "segment", "ltbm", "global-merge", "visionzip", "a-tome", "fastadasp", "sa-map", *OURS)
-KEEPS = ("1/2", "1/3", "1/4", "1/6", "1/10")
-AFFINITY = tuple(parse(f"affinity(threshold={t})").spec for t in (0.95, 0.9, 0.8, 0.7))  # one of them is its default
+LISTS = (FAR, PASSAGES, PAUSES, STRINGS_4, DIGITS, GERMAN_4, SOUNDS_4, ANSWERS_4)
+FIVE = (FAR, STRINGS_4, GERMAN_4, SOUNDS_4, ANSWERS_4)  # under every method and keep
+SPEECH, SPOKEN = (FAR, STRINGS_4), (FAR, STRINGS_4, GERMAN_4)
+LONGEST = {PASSAGES: 192, PAUSES: 192}  # new tokens; 64 of other lists
+OURS_BEST = RECOMMENDED.partition("+")[0]
+OURS = f"{OURS_BEST}{BOTH}"
+PUBLISHED = (
+    *("pool", "stride", "segment", "ltbm", "global-merge", "segmentwise", "topk", "random", "visionzip"),
+    *("a-tome", "fastadasp", "sa-map", "cdpruner"),
+)
+METHODS = (*PUBLISHED, "optimal", OURS_BEST)
+KEEPS, WIDE = ("1/2", "1/3"), ("2/3", "1/4", "1/6")  # on all lists; on five of them too
+ALL_KEEPS = ("2/3", *KEEPS, "1/4", "1/6")
+CHOSEN = "0.3"
+TOLERANCES = ("0.2", CHOSEN, "0.4", "0.5", "0.6")
+MEL = ("0.2", CHOSEN, "0.45")  # of a count that is decided on the log-mel
+AFFINITY = ("0.95", "0.9", "0.8")
+ENCODER = "ward(site=encoder.3)"  # before layer 3 of 6, by frames
+HALVES = ("pool", "ward")  # with `+time` alone and `+sizes` alone
 
-# on dev: what the default was chosen from and tuned on
-CANDIDATES, DEV_KEEPS = ("ward", "optimal", "pool", "segment", "ltbm"), ("1/2", "1/3", "1/4")
-NARROW = ("1/3", "1/4")
-ALPHAS, PLACES = (0.5, 0.75, 1.25, 1.5), ("first", "last")
-TUNED = tuple(f"ward-told({value})" for value in (*(f"alpha={a}" for a in ALPHAS), *(f"place={p}" for p in PLACES)))
-TUNED_ON = SPEECH
-IDEAS = {
-    "ward-by-attention": "means inside a segment weighted by the attention received",
-    "ward(site=encoder)": "the objective on the encoder's output instead of the LLM's input",
-    "optimal": "the exact objective, to compare the next rows with",
-    "optimal-cut(weighted=True)": "tokens weigh in the objective what attention they received",
-    "optimal-cut(shortest=0.5)": "no segment shorter than half the mean one",
-    "optimal-cut(shortest=0.75)": "nor than three quarters of it",
-    "optimal(longest=2.0)": "no segment longer than two mean ones",
-    "optimal(longest=1.5)": "nor than one and a half",
-    "optimal(longest=1.25)": "nor than one and a quarter",
-    "ward-silence": "a tenth more segments, of which those like the longest one share its token",
-}
-BY_CONTENT = tuple(f"ward-by-content(loss={loss})" for loss in (0.02, 0.05))
-TRIED_ON = (*SPEECH, SOUNDS)
+# of the claims alone
+SEGMENTS, A_QUARTER = (2, 5, 10, 15), "1/4"
+SITES = ("pool", "segment", "ltbm")
+WORST = "bottomk"
+UNSEG = "unseg"  # what it keeps depends on the sound: others are measured at the rate that it has
 
-
-def spec(method: str, corrections: str, keep: str) -> str:
-    """The spec of a run; written and not parsed, since pages name methods of `ideas` that they do not register."""
-    return f"{method}@keep={keep}{corrections}"
-
-
-def same(method: str, corrections: str) -> str:
-    """The corrections whose runs are those of these too: where log s is 0, `+sizes` does nothing."""
-    if method in MERGING or corrections not in (TIME, SIZES):
-        return corrections
-    return BOTH if corrections == TIME else AS_PUBLISHED
+# what explains the loss: the same sentences by the same voices at three paces, and with as much silence inside
+PACES = tuple(Asked(f"pace-{n}-test", 100, "wer", f"{n} words a minute", "WER, %") for n in (110, 150, 190))
+SILENT = {replace(one, label=f"silent-{one.label}", name=f"{one.name}, half silence"): one for one in PACES}
+TRIED = (*PACES, *SILENT)
+SENTENCES = (FAR, PASSAGES, PAUSES, *TRIED)
+COMPARED = ("pool", "ward", OURS)
+SHARES = ("2/3", *KEEPS)
 
 
-def run_of(method: str, corrections: str, keep: str) -> str:
-    """The spec that is run for a method with some corrections."""
-    return spec(method, same(method, corrections), keep)
+def priced(tolerance: str, method: str = OURS_BEST) -> str:
+    """A run under a tolerance, with corrections."""
+    return f"{method}@tolerance={tolerance}{BOTH}"
 
 
-def own(corrections: str) -> list[str]:
-    """The methods that have runs of their own with some corrections."""
-    return [method for method in METHODS if same(method, corrections) == corrections]
+def mel(tolerance: str) -> str:
+    """A run whose count is decided on the log-mel."""
+    return priced(tolerance, "ward(count=mel)")
 
 
-def default(keep: str) -> str:
-    """The recommended default at a budget."""
-    return at(RECOMMENDED, keep)
+def affinity(threshold: str) -> str:
+    """A run of the published method of variable length, with corrections."""
+    return f"affinity{'' if threshold == '0.8' else f'(threshold={threshold})'}{BOTH}"
 
 
-def at_rate(hertz: float) -> str:
-    """The recommended default at a rate."""
-    return f"{OURS_BEST}@{round(hertz, 2):g}Hz{RECOMMENDED.removeprefix(OURS_BEST)}"
+def segments(count: int) -> str:
+    """`segmentwise` with a number of segments; ten are its default."""
+    return "segmentwise" if count == 10 else f"segmentwise(segments={count})"
 
 
-def short(run: str) -> str:
-    """A spec without its budget."""
-    return re.sub(r"@[^+]*", "", run)
+def at_rate(method: str, hertz: float) -> str:
+    """A method at a rate, with the corrections that stand behind its name."""
+    name, plus, corrections = method.partition("+")
+    return f"{name}@{round(hertz, 2):g}Hz{plus}{corrections}"
+
+
+def matched() -> dict[str, str]:
+    """Runs of variable length, and the method that is measured at the rate that each was found to have."""
+    return {UNSEG: "pool", f"{UNSEG}{BOTH}": f"pool{BOTH}", **{affinity(one): OURS for one in AFFINITY}}
+
+
+def grid(task: Asked) -> list[str]:
+    """The runs of a list, as specs, the baseline first; `matched` come behind them."""
+    if task in TRIED:
+        return [*specs(COMPARED, SHARES if task in PACES else ("1/2",)), priced(CHOSEN)]
+    every = [f"{method}{corrections}" for method in METHODS for corrections in (AS_PUBLISHED, BOTH)]
+    runs = specs(every, KEEPS)
+    runs += [*map(priced, TOLERANCES), *specs([f"{ENCODER}{BOTH}"], KEEPS), *specs([OURS], ("2/3", "1/4"))]
+    runs += [priced(CHOSEN, "optimal"), *map(mel, MEL), *map(affinity, AFFINITY)]
+    if task in FIVE:
+        runs += [*specs(every, WIDE), UNSEG, f"{UNSEG}{BOTH}", *specs([WORST], ("1/2", A_QUARTER))]
+        runs += specs([segments(count) for count in SEGMENTS], [A_QUARTER])
+        runs += specs([f"{name}(site=encoder)" for name in SITES], KEEPS)
+    if task in SPEECH:
+        runs += specs([f"{method}{half}" for method in HALVES for half in (TIME, SIZES)], KEEPS)
+    return list(dict.fromkeys([BASELINE, *runs]))

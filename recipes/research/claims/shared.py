@@ -1,28 +1,19 @@
-"""What the claims share: names of runs with an adapter, and how gains and word error rates are shown."""
+"""What the claims share: who made them, and how gains and word error rates on speech are shown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fewhertz.evaluation.results import BASELINE
-
-from ..grids.recovery import CONTROL, THIRD, Trial
+from ..grids.training_free import SPEECH
 from ..measured import Measured, With
 from ..tables import Gain, arxiv, signed
-from ..tasks import SPEECH
 
 OURS = "ours"
 AVERAGING, MERGING, PRUNING = (arxiv(number) for number in ("2511.20973", "2605.25179", "2511.14293"))
-CONTROLLED, ADAPTED = With(CONTROL.name, BASELINE), With("pool-3", THIRD)
-
-
-def adapted(trial: Trial, spec: str | None = None) -> With:
-    """The run of an adapter, under what it was trained with or another spec."""
-    return With(trial.name, spec or trial.method)
 
 
 def over(measured: Measured, one: str | With, other: str | With) -> list[Gain]:
-    """Gains on word strings and sentences."""
+    """Gains on far sentences and word strings."""
     return [measured.gain(task, one, other) for task in SPEECH]
 
 
@@ -32,7 +23,7 @@ def shown(gains: Iterable[Gain]) -> str:
 
 
 def both(measured: Measured, one: str | With, other: str | With) -> str:
-    """Gains on word strings and sentences, in words."""
+    """Gains on far sentences and word strings, in words."""
     return shown(over(measured, one, other))
 
 

@@ -1,1 +1,0 @@
-"""docs/research/training-free.md: a file a section, `page` on top."""
