@@ -70,13 +70,14 @@ bench: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.encoder --out results/bench/encoder.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.sites --out results/bench/sites.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.tolerance --out results/bench/tolerance.json
-	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic --out out/dev
+	$(BIN)/python -m recipes.pocket.manifests --split dev --limit 200 --lists strings synthetic far-new-voices --out out/dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.corrections --out results/bench/told.json
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.budgets --lists out/dev --out results/bench/budgets.json
 
 # what docs/research/serving.md says of vLLM: half an hour on 2 cores
 bench-vllm: $(READY) $(VLLM_READY)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 325 --lists strings synthetic --out out/test
+	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists strings far-new-voices --out out/fourth
 	$(TEST_ENV) $(VLLM)/bin/python -m pytest -q -o filterwarnings=default tests_vllm -k "parity or corrections or logprobs_by_request" \
 	  --parity $(RESULTS)/bench/serving-parity.json
 	HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m bench.serving words --out $(RESULTS)/bench/serving-words.json

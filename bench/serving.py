@@ -1,6 +1,6 @@
 """pocket under vLLM on this machine: transformers' words through the server, many clients at once, many clips at once.
 
-    .venv-vllm/bin/python -m bench.serving words --out results/bench/serving-words.json    # about 6 minutes on 2 cores
+    .venv-vllm/bin/python -m bench.serving words --out results/bench/serving-words.json    # about 4 minutes on 2 cores
     .venv-vllm/bin/python -m bench.serving load  --out results/bench/serving-load.json     # about 10
     .venv-vllm/bin/python -m bench.serving batch --out results/bench/serving-batch.json    # about 15
 
@@ -10,7 +10,8 @@ load: 32 clients; each request says its own method, and methods take turns, so t
     for every request, of 5 and of 25 s; and with few of 5 s that come again and again: vLLM's caches are made for that.
 batch: `fewhertz batch` over 500 clips, killed once and started again, against transformers, one clip at a time.
 
-Manifests are those of `python -m recipes.pocket.manifests --split test --limit 325 --out out/test`.
+Manifests are those of `python -m recipes.pocket.manifests --split test --limit 325 --out out/test`, for words of
+`--limit 100 --out out/fourth`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ RATE = 16_000  # samples per second that pocket reads
 PROMPT = run.PROMPTS["transcribe"]
 LONGEST = 64  # new tokens, as recipes/research/tasks.py has it
 MEMORY_EVERY = 1.0  # seconds
+WORDS = ("far-new-voices-test", "strings-test")
 LISTS = ("synthetic-test", "strings-test")
 SPECS = (IDENTITY, "pool@keep=1/2", "ward@keep=1/3+time+sizes")  # a server made for the last takes all
 AFTER, INSIDE = "ward", "ward(site=encoder.3)"  # of pocket's six layers
@@ -125,8 +127,8 @@ def wav(wave: np.ndarray) -> bytes:
 @app.command()
 def words(
     out: OUT,
-    manifests: MANIFESTS = REPO / "out" / "test",
-    rows: Annotated[int, typer.Option(help="Of each list, its first ones.")] = 200,
+    manifests: MANIFESTS = REPO / "out" / "fourth",
+    rows: Annotated[int, typer.Option(help="Of each list, its first ones.")] = 100,
     clients: CLIENTS = 32,
 ) -> None:
     """Word error rates through the server, against transformers' on the same clips."""
@@ -145,7 +147,7 @@ def words(
 
     wer, compared, packed = METRICS["wer"], [], Packed(REPO / "results")
     with served(SPECS[-1]) as (address, _, _):
-        for name, spec in itertools.product(LISTS, SPECS):
+        for name, spec in itertools.product(WORDS, SPECS):
             done = packed.runs("", name, "pocket")["pocket", BASELINE if spec == IDENTITY else spec]
             theirs = dict(zip(done.column("id"), done.column("output"), strict=True))
             some = rows_of(manifests / f"{name}.jsonl", rows)

@@ -14,11 +14,24 @@ from fewhertz.files import Record
 
 from . import speech
 from .grids import BOTH, at
-from .grids.training_free import CHOSEN, COMPARED, OURS, SENTENCES, SHARES, SILENT, grid, priced
-from .measured import Measured
+from .grids.omni import NAME
+from .grids.training_free import (
+    CHOSEN,
+    COMPARED,
+    KEEPS,
+    OURS,
+    PACES,
+    SENTENCES,
+    SHARES,
+    SILENT,
+    TRIED,
+    grid,
+    priced,
+)
+from .measured import Measured, lost
 from .regression import explained, fit
 from .tables import signed, table
-from .tasks import DRAWS, REPO, Asked
+from .tasks import DRAWS, OMNI, REPO, SMALLER, Asked
 
 # predictors, and how much more of each the coefficients are of
 STEPS = {"letters per kept token of speech, +1": 1.0, "pace, +40 words a minute": 40.0, "silence, +50 %": 0.5}
@@ -103,7 +116,27 @@ def section(measured: Measured) -> str:
         f"texts drawn. Silence: audio tokens {speech.QUIETER:.0f} dB below the clip's loudest; merged ones count in "
         "part.\n\n"
         + table(["", "points of WER", "R² (alone)"], rows)
-        + "\n\n![Points lost against letters per token](loss.png)"
+        + "\n\n![Points lost against letters per token](loss.png)\n\n"
+        + paces(measured)
+    )
+
+
+def paces(measured: Measured) -> str:
+    """What a third of the tokens costs at each pace, with and without silence, on each model that was asked."""
+    models = {
+        "shipped": measured,
+        "smaller, shipped before": measured.of(SMALLER),
+        "OmniASR class, 50 Hz": measured.of(OMNI, NAME),
+    }
+    run = at(OURS, KEEPS[1])
+    rows = [
+        [name, *(f"{lost(one, task, run, '')}" for task in TRIED)]
+        for name, one in models.items()
+        if all(one.there(task, BASELINE, run) for task in TRIED)
+    ]
+    voices = measured.run(PACES[0], BASELINE).record["groups"]
+    return f"Points of WER that `{run}` loses on the same sentences by {voices} voices:\n\n" + table(
+        ["", *(task.name for task in TRIED)], rows
     )
 
 

@@ -90,9 +90,13 @@ def chosen(out: Path, lists: Path, task: Asked) -> int:
 
 def any_rate(out: Path, lists: Path, task: Asked) -> int:
     """A model that was trained at random rates and the one that it began from, where they are there."""
+    folder, trim = lists / "fourth", task in training_free.TRIED
     both = {out / SMALLER: flex.BEFORE, out / FLEX: flex.MODEL}
-    some = [measure(task, flex.grid(), to, lists / "fourth", model=one) for to, one in both.items() if one.exists()]
-    return sum(some)
+    if trim:  # paces and silence are asked of the pocket that was shipped before alone
+        both.popitem()
+    runs = training_free.of_others() if trim else flex.grid()
+    there = {to: model for to, model in both.items() if model.exists()}
+    return sum(measure(task, runs, to, folder, model=model, trim=trim) for to, model in there.items())
 
 
 def inside(out: Path, lists: Path, task: Asked) -> int:
@@ -121,6 +125,8 @@ def low_rank(out: Path, lists: Path, task: Asked) -> int:
 def slower(out: Path, lists: Path, task: Asked) -> int:
     """A model of the OmniASR class, without training and with those of its adapters that are there."""
     folder, there = lists / "fourth", _ended(omni.TRIALS, out / OMNI, OF_OMNI)
+    if task in training_free.TRIED:
+        return measure(task, training_free.of_others(), out / OMNI, folder, model=omni.MODEL)
     wrong = measure(task, omni.grid(), out / OMNI, folder, model=omni.MODEL)
     return wrong + (measure(task, [], out / OMNI, folder, there, omni.MODEL) if there else 0)
 
@@ -134,11 +140,11 @@ def _ended(trials: Sequence[Trial], notes: Path, place: Path) -> list[Path]:
 JOBS: dict[str, tuple[Job, Sequence[Asked]]] = {
     "training-free": (grid, (*training_free.LISTS, *training_free.TRIED)),
     "dev": (chosen, training_free.FIVE),
-    "flex": (any_rate, flex.LISTS),
+    "flex": (any_rate, (*flex.LISTS, *training_free.TRIED)),
     "encoder": (inside, encoder.LISTS),
     "depth": (deep, depth.LISTS),
     "lora": (low_rank, lora.LISTS),
-    "omni": (slower, omni.LISTS),
+    "omni": (slower, (*omni.LISTS, *training_free.TRIED)),
 }
 
 

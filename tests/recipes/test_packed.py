@@ -16,9 +16,11 @@ from packing import store
 from fewhertz.evaluation import results
 from fewhertz.files import Record
 from recipes.research import pack
+from recipes.research.grids.lora import THIRD
+from recipes.research.grids.training_free import GERMAN_4
 from recipes.research.packed import SUMMARY, Column, Packed, file_of, flat, nested, unpack
 from recipes.research.packed import pack as columns
-from recipes.research.tasks import FRENCH, MAIN, MODEL, RECOVERY, REPO, RESULTS, STRINGS
+from recipes.research.tasks import LORA, MAIN, MODEL, REPO, RESULTS, STRINGS
 
 ONE, TWO = "1" * 40, "2" * 40
 
@@ -29,26 +31,29 @@ def files(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    """What is committed of French: few runs, of the model and of adapters on it."""
+    """Some of what is committed of German: runs of the model and of adapters on it."""
     root = tmp_path / "packed"
-    for part in (MAIN, RECOVERY):
-        runs = Packed(RESULTS).runs(part, FRENCH.label, MODEL).values()
+    wanted = (results.BASELINE, "pool@keep=1/2", "pool@keep=1/3", "ward@tolerance=0.3+time+sizes")
+    for part in (MAIN, LORA):
+        runs = Packed(RESULTS).runs(part, GERMAN_4.label, MODEL)
+        some = [one for (_, spec), one in runs.items() if spec in wanted]
         target = file_of(root / part, MODEL)
         target.parent.mkdir(parents=True)
-        target.write_bytes(columns([(one.commit, one.record, one.samples()) for one in runs]))
-    shutil.copy(RESULTS / RECOVERY / "trainings.jsonl", root / RECOVERY)
+        target.write_bytes(columns([(one.commit, one.record, one.samples()) for one in some]))
+    shutil.copy(RESULTS / LORA / "trainings.jsonl", root / LORA)
     return root
 
 
 def test_loose_files_are_packed_and_come_back_byte_by_byte(packed: Path, tmp_path: Path) -> None:
     loose, again, back = tmp_path / "loose", tmp_path / "again", tmp_path / "back"
-    assert pack.unpack_all(packed, loose) == 7
-    assert pack.pack(loose, again, lambda _: ONE) == 7
-    assert pack.unpack_all(again, back) == 7
+    assert pack.unpack_all(packed, loose) == 6
+    assert pack.pack(loose, again, lambda _: ONE) == 6
+    assert pack.unpack_all(again, back) == 6
     assert files(back) == files(loose)
-    assert len(list(loose.rglob("*.samples.jsonl.gz"))) == 7 and (loose / RECOVERY / "pool-3.json").exists()
-    result = results.read(results.run_files(loose, FRENCH.label, MODEL, results.BASELINE).file)
-    assert result["scores"] == Packed(packed).runs(MAIN, FRENCH.label, MODEL)[MODEL, results.BASELINE].record["scores"]
+    assert len(list(loose.rglob("*.samples.jsonl.gz"))) == 6 and (loose / LORA / f"{THIRD.name}.json").exists()
+    result = results.read(results.run_files(loose, GERMAN_4.label, MODEL, results.BASELINE).file)
+    kept = Packed(packed).runs(MAIN, GERMAN_4.label, MODEL)[MODEL, results.BASELINE]
+    assert result["scores"] == kept.record["scores"]
     commits = {json.loads(line)["commit"] for line in (again / SUMMARY).read_text("utf-8").splitlines()}
     assert commits == {ONE}
 
@@ -59,19 +64,19 @@ def test_what_is_packed_stays_and_keeps_its_commit(packed: Path, tmp_path: Path)
     before = files(packed)
     for file in loose.rglob("keep=1*"):
         file.unlink()  # what is not measured again
-    assert pack.pack(loose, packed, lambda _: TWO) == 3
+    assert pack.pack(loose, packed, lambda _: TWO) == 4
     after = files(packed)
     assert before == {name: after[name] for name in before} and set(after) - set(before) == {SUMMARY}
 
-    place = results.run_files(loose, FRENCH.label, MODEL, "pool@keep=1/3")
+    place = results.run_files(loose, GERMAN_4.label, MODEL, "pool@keep=1/3")
     changed, samples = results.read(place.file), results.read_samples(place.file)
     results.write(place, changed | {"seed": 7}, samples)
     pack.pack(loose, packed, lambda _: TWO)
-    runs = Packed(packed).runs(MAIN, FRENCH.label, MODEL)
+    runs = Packed(packed).runs(MAIN, GERMAN_4.label, MODEL)
     assert runs[MODEL, "pool@keep=1/3"].commit == TWO and runs[MODEL, "pool@keep=1/3"].record["seed"] == 7
     assert runs[MODEL, results.BASELINE].commit != TWO
     # a file that is there is not overwritten
-    assert pack.unpack_all(packed, loose) == 4
+    assert pack.unpack_all(packed, loose) == 2
 
 
 RESULT: Record = {"task": "t", "model": "m", "method": "pool@8Hz", "n": 2, "scores": {}, "adapter": None}
@@ -151,7 +156,7 @@ def test_a_change_that_is_not_committed_is_refused(tmp_path: Path, monkeypatch: 
 def test_the_command_unpacks(packed: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "recipes.research.pack", "unpack", str(packed), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, check=False)
-    assert done.returncode == 0 and "7 runs unpacked" in done.stdout, done.stderr
+    assert done.returncode == 0 and "6 runs unpacked" in done.stdout, done.stderr
 
 
 # --- what is committed

@@ -84,10 +84,15 @@ def matched() -> dict[str, str]:
     return {UNSEG: "pool", f"{UNSEG}{BOTH}": f"pool{BOTH}", **{affinity(one): OURS for one in AFFINITY}}
 
 
+def of_others() -> list[str]:
+    """The runs of paces and silence by models that are not the shipped one."""
+    return [*specs([OURS], KEEPS), priced(CHOSEN)]
+
+
 def grid(task: Asked) -> list[str]:
     """The runs of a list, as specs, the baseline first; `matched` come behind them."""
     if task in TRIED:
-        return [*specs(COMPARED, SHARES if task in PACES else ("1/2",)), priced(CHOSEN)]
+        return [*specs(COMPARED, SHARES if task in PACES else KEEPS), priced(CHOSEN)]
     every = [f"{method}{corrections}" for method in METHODS for corrections in (AS_PUBLISHED, BOTH)]
     runs = specs(every, KEEPS)
     runs += [*map(priced, TOLERANCES), *specs([f"{ENCODER}{BOTH}"], KEEPS), *specs([OURS], ("2/3", "1/4"))]
