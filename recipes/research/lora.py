@@ -144,22 +144,24 @@ def grid(measured: Measured) -> str:
 
 
 def spread(measured: Measured) -> str:
-    """How far the grid reaches, and seeds."""
+    """How far the grid reaches, and seeds; in brackets gains over the main setting."""
     found = []
     for k, seeds in POOL_SEEDS.items():
         trials = [one for one in GRID if one.method == keep("pool", k)]
         ordered = sorted(trials, key=lambda one: measured.value(FAR, adapter_run(one)))
-        by_seed = [measured.value(FAR, adapter_run(one)) for one in seeds]
-        best, worst = (f"{wer(measured, FAR, one)} ({_named(measured, one)})" for one in (ordered[0], ordered[-1]))
-        found.append(
-            f"At 1/{k} from {best} to {worst}; seeds of the main one {min(by_seed):.1f} to {max(by_seed):.1f}."
-        )
-    return "; ".join(found) + "."
-
-
-def _named(measured: Measured, trial: Trial) -> str:
-    some = "r = {rank}, α = {alpha}, {targets}".format(**trial.settings)
-    return f"{some}, {parameters(measured, trial):,} parameters"
+        ends = [
+            "{}: r = {rank}, α = {alpha}, {targets}, {} parameters ({})".format(
+                wer(measured, FAR, one),
+                f"{parameters(measured, one):,}",
+                measured.gain(FAR, adapter_run(one), adapter_run(seeds[0])).plain,
+                **one.settings,
+            )
+            for one in (ordered[0], ordered[-1])
+        ]
+        others = " and ".join(wer(measured, FAR, one) for one in seeds[1:])
+        main = wer(measured, FAR, seeds[0])
+        found.append(f"At 1/{k} from {ends[0]} to {ends[1]}; the main one {main}, its other seeds {others}.")
+    return " ".join(found)
 
 
 def summary(measured: Measured) -> str:
