@@ -10,6 +10,8 @@ from .grids.training_free import CHOSEN, FAR, FIVE, OURS, OURS_BEST, TOLERANCES,
 from .measured import Measured
 from .tables import Gain, counts
 
+MOST = 1.0  # points of WER that sentences may lose by the default tolerance
+
 
 def spec(method: str, keep: str) -> str:
     """The spec of a run with corrections; not parsed, since ideas are not registered where pages are made."""
@@ -44,11 +46,14 @@ def section(tried: Measured) -> str:
     """Of the results on dev."""
     found = ", ".join(f"`{one}` {counts(over(tried, one))}" for one in CANDIDATES if one != OURS_BEST)
     kept = ", ".join(f"`{one}`" for one in paying(tried)) or "none"
-    losses = [f"{one}: {tried.gain(ON_DEV[FAR], priced(one), BASELINE).plain}" for one in TOLERANCES]
+    gains = {one: tried.gain(ON_DEV[FAR], priced(one), BASELINE) for one in TOLERANCES}
+    losses = [f"{one}: {gain.plain}" for one, gain in gains.items()]
+    again = [one for one, gain in gains.items() if gain.value > -MOST]
     return (
         f"`{OURS}` and λ = {CHOSEN} were chosen on dev with the third version of pocket, λ as the largest that cost "
         f"sentences under a point of WER. On dev with this one, `{OURS}` over others with corrections, {len(FIVE)} "
-        f"lists at {', '.join(KEEPS)}: {found}. λ, {FAR.name}: {'; '.join(losses)}. Other multiples of log s and "
+        f"lists at {', '.join(KEEPS)}: {found}. λ, {FAR.name}: {'; '.join(losses)}: "
+        f"by that rule {again[-1] if again else 'none of these'} would be chosen here. Other multiples of log s and "
         f"positions (`recipes/research/ideas.py`): {counts(tuned(tried))}. Of {len(IDEAS)} ideas, clearly better on "
         f"more than one of {len(TRIED_ON)} lists: {kept}."
     )

@@ -26,7 +26,7 @@ IDEAS = {
     "ward-by-attention": "means inside a segment weighted by the attention received",
     "ward(site=encoder)": "the objective on the encoder's output instead of the LLM's input",
     "optimal": "the exact objective, to compare the next rows with",
-    "optimal-cut(weighted=True)": "tokens weigh in the objective what attention they received",
+    "optimal-cut(weighted=true)": "tokens weigh in the objective what attention they received",
     "optimal-cut(shortest=0.5)": "no segment shorter than half the mean one",
     "optimal-cut(shortest=0.75)": "nor than three quarters of it",
     "optimal(longest=2.0)": "no segment longer than two mean ones",
