@@ -58,7 +58,7 @@ WER, % (without an adapter → with its own), and the gain over the control; its
 
 {longer}
 
-Steps of least loss on dev: {best}.
+{best}
 
 ## {steps} steps: other seeds and compressors
 
@@ -113,9 +113,9 @@ def best_steps(measured: Measured) -> str:
     """Where dev was best, of each of the adapters of most steps."""
     notes = measured.packed.trainings(LORA)
     trials = [LONG_CONTROL, *(one for some in LADDER.values() for one in some), PRICED]
-    at_end = [one.name for one in trials if notes[one.name]["best_step"] == LONG]
-    before = [f"`{one.method}` {notes[one.name]['best_step']}" for one in trials if one.name not in at_end]
-    return f"{LONG} of {len(at_end)} adapters" + (f", {', '.join(before)}" if before else "")
+    before = {one.method: notes[one.name]["best_step"] for one in trials if notes[one.name]["best_step"] < LONG}
+    rest = ", ".join(f"`{method}` {step}" for method, step in before.items())
+    return f"Dev was best at the last step of {len(trials) - len(before)} of them" + (f"; of {rest}." if rest else ".")
 
 
 def seeds(measured: Measured) -> str:
@@ -235,9 +235,12 @@ def draw(measured: Measured, file: Path) -> Path:
         trials = [one for one in GRID if one.method == keep("pool", k)]
         for targets, mark in zip(TARGETS, MARKERS, strict=False):
             some = [one for one in trials if one.settings["targets"] == targets]
-            sizes, scores = ([f(measured, one) for one in some] for f in (parameters, _score))
-            shapes.scatter(sizes, scores, 30, color=LINES[number], marker=mark, label=f"1/{k}, {targets}")
+            points = ([f(measured, one) for one in some] for f in (parameters, _score))
+            shapes.scatter(*points, s=30, color=LINES[number], marker=mark, label=f"1/{k}, {targets}")
     shapes.set(title=f"pool, {FAR.name}: the grid", xlabel="trained parameters", ylabel="WER, %", xscale="log")
+    sizes = sorted({parameters(measured, one) for one in GRID})
+    shapes.set_xticks(sizes, [f"{size / 1000:.0f}k" for size in sizes])
+    shapes.set_xticks([], minor=True)
     shapes.grid(alpha=0.3)
     shapes.legend(fontsize=8)
     figure.savefig(file)
