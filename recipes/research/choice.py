@@ -50,10 +50,9 @@ def section(tried: Measured) -> str:
     losses = [f"{one}: {gain.plain}" for one, gain in gains.items()]
     again = [one for one, gain in gains.items() if gain.value > -MOST]
     return (
-        f"`{OURS}` and λ = {CHOSEN} were chosen on dev with the third version of pocket, λ as the largest that cost "
-        f"sentences under a point of WER. On dev with this one, `{OURS}` over others with corrections, {len(FIVE)} "
-        f"lists at {', '.join(KEEPS)}: {found}. λ, {FAR.name}: {'; '.join(losses)}: "
-        f"by that rule {again[-1] if again else 'none of these'} would be chosen here. Other multiples of log s and "
-        f"positions (`recipes/research/ideas.py`): {counts(tuned(tried))}. Of {len(IDEAS)} ideas, clearly better on "
-        f"more than one of {len(TRIED_ON)} lists: {kept}."
+        f"On dev with the third version of pocket, λ = {CHOSEN} as the largest that cost sentences under a point of "
+        f"WER. On dev with this one, `{OURS}` over others with corrections, {len(FIVE)} lists at {', '.join(KEEPS)}: "
+        f"{found}. λ, {FAR.name}: {'; '.join(losses)}: by that rule {again[-1] if again else 'none of these'} would be "
+        f"chosen here. Other multiples of log s and positions (`recipes/research/ideas.py`): {counts(tuned(tried))}. "
+        f"Of {len(IDEAS)} ideas, clearly better on more than one of {len(TRIED_ON)} lists: {kept}."
     )

@@ -96,7 +96,7 @@ def page(measured: Measured, bench: dict[str, Any]) -> str:
         f"λ = {TOLERANCE} takes {rates(priced)} Hz there, {rates(free)} behind the encoder; gain over it: "
         f"{gains(priced, free)}.",
     ]
-    shown = [inside(layers, "keep=1/2") for layers in ("", *LAYERS[1:], SEVERAL)]
+    shown = [inside(layers, "keep=1/2") for layers in ("", *LAYERS[2:], SEVERAL)]
     shown += [inside(layers, "keep=1/3") for layers in ("", DEEP)]
     made = bench["environment"]
     return PAGE.format(

@@ -9,7 +9,7 @@ from pathlib import Path
 from fewhertz.evaluation.results import BASELINE
 
 from ..grids import AS_PUBLISHED, BOTH, at
-from ..grids.lora import ROWS, SETTINGS, THIRD
+from ..grids.lora import SETTINGS, THIRD
 from ..grids.training_free import ALL_KEEPS, FAR, FIVE, METHODS, OURS, SPEECH
 from ..measured import Measured, adapter_run, lost
 from ..tables import Claim, listed, table
@@ -25,9 +25,8 @@ PAGE = """# Claims of the field, tested on pocket
 ## What was measured
 
 Three papers' claims, of 7B models, on the shipped *pocket* ({parameters} million parameters, weights `{sha}`), greedy,
-on test: {tasks}; the lists are those of [training-free.md](training-free.md). What fails here may hold for a large
-model. Claims {first} to {last} are of [LoRA adapters](lora.md), trained once for {steps} steps of {batch}, where
-nothing else is said, on {rows:,} clips.
+on {tasks} of test ([lists](training-free.md)). What fails here may hold for a large model. Claims {first} to {last} are
+of [LoRA adapters](lora.md), trained once for {steps} steps of {batch}, where nothing else is said.
 
 ## Twenty claims
 
@@ -94,12 +93,11 @@ def page(measured: Measured) -> str:
         summary=summary(measured, found),
         parameters=LARGER,
         sha=measured.run(FAR, BASELINE).record["weights_sha256"][:8],
-        tasks=", ".join(f"{task.rows} {task.name} ({task.unit.split(',')[0]})" for task in FIVE),
+        tasks=", ".join(f"{task.rows} {task.name}" for task in FIVE),
         first=len(FREE) + 1,
         last=len(FREE) + len(ADAPTED_CLAIMS),
         steps=SETTINGS["steps"],
         batch=SETTINGS["batch_size"],
-        rows=sum(ROWS.values()),
         claims=table(["claim", "measured", "verdict"], rows),
     )
 
