@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fewhertz.corrections import PromptLayout
 from fewhertz.method import Clip, Method
-from fewhertz.methods._shared import attention_shares, cosine, mark, norm, squared_distance, unit
+from fewhertz.methods._shared import attention_shares, cosine, mark, norm, unit
 from fewhertz.methods.optimal import Optimal
 from fewhertz.methods.ward import Ward
 from fewhertz.plan import Plan
@@ -99,30 +99,6 @@ class Silence(Ward, name="ward-silence"):
         # the others in their order, and then the shared one
         group = ((~one).cumsum(1) - 1).masked_fill(one, m - 1)
         return Plan.in_time_order(group.gather(1, plan.group), m)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ByContent(Ward, name="ward-by-content"):
-    """As few segments as keep the mean squared distance of unit tokens to their means within `loss`.
-
-    So clips share a budget by what is in them.
-    """
-
-    loss: float = 0.1
-
-    fixed_budget = False
-
-    def assign(self, x: Tensor, m: int, clip: Clip) -> Plan:
-        tokens, low, high = unit(x), 1, x.shape[1]
-        while low < high:
-            middle = (low + high) // 2
-            plan = super().assign(x, middle, clip)
-            means = plan.apply(tokens).gather(1, plan.group[..., None].expand_as(tokens))
-            if squared_distance(tokens, means).mean() <= self.loss:
-                high = middle
-            else:
-                low = middle + 1
-        return Plan.identity(x.shape[0], low, x.device) if low == x.shape[1] else super().assign(x, low, clip)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.evaluation.curves import Group
 from fewhertz.evaluation.metrics import METRICS, paired
 from fewhertz.evaluation.results import BASELINE
 
@@ -122,11 +121,6 @@ class Measured:
         if not self.there(task, spec):
             return "–"
         return f"{self.value(task, spec):.{2 if task.metric == 'cider' else 1}f}"
-
-    def groups(self, *parts: str, tasks: Sequence[Asked]) -> dict[tuple[str, str], Group]:
-        """What a plot is made of, by label of the task and name of the model."""
-        found = self.packed.groups(parts, self.model, [task.label for task in tasks])
-        return {(group.task, group.model): group for group in found}
 
 
 def lost(

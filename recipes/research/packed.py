@@ -215,11 +215,3 @@ class Packed:
         file = self.root / part / TRAININGS
         lines = file.read_text("utf-8").splitlines() if file.exists() else []
         return {note["name"]: note["record"] for note in map(json.loads, lines)}
-
-    def groups(self, parts: Iterable[str], model: str, tasks: Iterable[str]) -> list[curves.Group]:
-        """What a plot is made of."""
-        found = [one for task in tasks for part in parts for one in self.runs(part, task, model).values()]
-        groups, wrong = curves.grouped((one.file, one.record) for one in found)
-        if wrong:
-            raise ValueError(wrong[0])
-        return groups

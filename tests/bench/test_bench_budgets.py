@@ -41,5 +41,7 @@ def test_the_pages_figures_are_those_of_the_file() -> None:
     whole, alone, shared = result["shared"]
     for name in ("strings", "far-new-voices"):
         figures += [f"{row[name]['wer']:.1f} %" for row in (whole, alone, shared)]
-    figures.append(f"sentences take {shared['far-new-voices']['hz']:.1f} Hz of it, strings {shared['strings']['hz']:.1f}")
+    figures.append(
+        f"sentences take {shared['far-new-voices']['hz']:.1f} Hz of it, strings {shared['strings']['hz']:.1f}"
+    )
     assert [one for one in figures if one not in page] == []

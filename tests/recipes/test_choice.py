@@ -72,9 +72,6 @@ def test_ideas_keep_the_budget(ideas: object, tokens: torch.Tensor) -> None:
     exact, cut = (parse(f"{name}@keep=1/3").plan(tokens, clip) for name in ("optimal(longest=60)", "optimal-cut"))
     torch.testing.assert_close(lost(exact, tokens), lost(cut, tokens))
     assert parse("optimal-cut(shortest=0.75)@keep=1/3").plan(tokens, clip).sizes().min() == 2
-    for loss in (0.02, 0.05):
-        plan = parse(f"ward-by-content(loss={loss})").plan(tokens[:1], Clip(25.0))
-        assert lost(plan, tokens[:1]).item() <= 60 * loss * (1 + 1e-5)
 
 
 @pytest.mark.parametrize(
