@@ -108,9 +108,10 @@ def best_steps(measured: Measured) -> str:
     """Where dev was best, of each of the adapters of most steps."""
     notes = measured.packed.trainings(LORA)
     trials = [LONG_CONTROL, *(one for some in LADDER.values() for one in some), PRICED]
-    before = {one.method: notes[one.name]["best_step"] for one in trials if notes[one.name]["best_step"] < LONG}
-    rest = ", ".join(f"`{method}` {step}" for method, step in before.items())
-    return f"Dev was best at the last step of {len(trials) - len(before)} of them" + (f"; of {rest}." if rest else ".")
+    best = [notes[one.name]["best_step"] for one in trials]
+    earlier = sorted({step for step in best if step < LONG})
+    rest = f"; of the others at {earlier[0]} to {earlier[-1]}." if earlier else "."
+    return f"Dev was best at step {LONG} of {best.count(LONG)} of them{rest}"
 
 
 def seeds(measured: Measured) -> str:
@@ -139,7 +140,7 @@ def grid(measured: Measured) -> str:
 
 
 def spread(measured: Measured) -> str:
-    """How far the grid reaches, and seeds; in brackets gains over the main setting."""
+    """How far the grid reaches; in brackets gains over the main setting."""
     found = []
     for k, seeds in POOL_SEEDS.items():
         trials = [one for one in GRID if one.method == keep("pool", k)]
@@ -152,9 +153,7 @@ def spread(measured: Measured) -> str:
             )
             for one in (ordered[0], ordered[-1])
         ]
-        others = " and ".join(wer(measured, FAR, one) for one in seeds[1:])
-        main = wer(measured, FAR, seeds[0])
-        found.append(f"At 1/{k} from {ends[0]} to {ends[1]}; the main one {main}, its other seeds {others}.")
+        found.append(f"At 1/{k} from {ends[0]} to {ends[1]}.")
     return " ".join(found)
 
 

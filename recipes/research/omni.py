@@ -25,7 +25,6 @@ FAR, STRINGS, _ = LISTS
 THIRD, SIXTH = "1/3", "1/6"  # pocket's third of 25 Hz is a sixth of 50 Hz
 COMPARED = (f"pool{BOTH}", f"ward{BOTH}")
 SHOWN = (
-    at("pool", "1/2"),
     *(at(COMPARED[0], keep) for keep in (THIRD, SIXTH)),
     *(at(COMPARED[1], keep) for keep in ("1/2", THIRD, SIXTH)),
     PRICED,
