@@ -12,7 +12,7 @@ from fewhertz.evaluation import curves, results
 from fewhertz.evaluation.curves import Group, Run
 from fewhertz.evaluation.regressions import lost
 from fewhertz.evaluation.results import BASELINE
-from fewhertz.evaluation.runner import model_name
+from fewhertz.evaluation.setup import model_name
 from fewhertz.families import family_of
 from fewhertz.files import Record
 from fewhertz.method import NONE, parse

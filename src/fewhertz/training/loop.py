@@ -256,7 +256,7 @@ class _Run:
     def _identity(self, checkpoint: Checkpoint, dtype: str | None) -> dict[str, Any]:
         """All that the result depends on."""
         from fewhertz.checkpoint import weights_sha256
-        from fewhertz.evaluation.runner import audio_sha256
+        from fewhertz.evaluation.setup import audio_sha256
 
         asked = [[one.id, one.references, one.prompt] for one in self.samples]
         chosen = {name: value for name, value in dataclasses.asdict(self.settings).items() if name not in HOW}
