@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewhertz import audio
+from fewhertz import containers
 from fewhertz.audio import AudioError, blocks, chunks, duration, load
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -246,7 +246,7 @@ def test_mp3_lengths():
     for mode in ("CONSTANT", "VARIABLE"):
         for loud, grows in ((t > 10, True), (t < 10, False)):
             raw = encode(noise * loud, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode=mode, compression_level=0.5)
-            frame = audio._mp3_frame(raw[:4])
+            frame = containers._mp3_frame(raw[:4])
             assert frame is not None
             bare = raw[frame[0] :]  # without the frame that holds the length
             assert len(load(raw)) == len(t)
@@ -304,7 +304,7 @@ def test_a_wav_whose_sizes_are_stale():
 def mp3_frames(raw: bytes) -> list[bytes]:
     frames = []
     while raw:
-        size, _ = audio._mp3_frame(raw[:4])
+        size, _ = containers._mp3_frame(raw[:4])
         frames.append(raw[:size])
         raw = raw[size:]
     return frames
@@ -344,7 +344,7 @@ def test_what_libmpg123_writes_by_itself_is_held_back(capfd):
     with pytest.raises(AudioError):
         load(bytes(noisy))
     assert capfd.readouterr().err == ""
-    with audio._hushed(True):
+    with containers._hushed(True):
         os.write(2, b"[src/libmpg123/layer3.c:1774] error: too large\nfewhertz: of another thread\n")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "fewhertz: of another thread\nafter\n"

@@ -10,6 +10,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class AudioError(ValueError):
+    """Audio that cannot be read as asked. The text names it, what is wrong, and what to do."""
+
+
 def one_line(error: BaseException) -> str:
     """An error as one line of text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
