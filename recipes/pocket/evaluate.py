@@ -31,7 +31,8 @@ from torch import Tensor
 from transformers import AutoProcessor, PreTrainedModel, Qwen2AudioForConditionalGeneration
 
 import fewhertz
-from fewhertz.evaluation.metrics import METRICS, interval
+from fewhertz.evaluation.bootstrap import interval
+from fewhertz.evaluation.metrics import METRICS
 
 from .config import REQUESTS, RESULTS, RUNS, SHIPPED, cache
 from .corpus import normalise_text

@@ -12,7 +12,8 @@ from transformers import Qwen2Config
 from bench.shapes import LAYERS as LARGE
 from bench.shapes import TEXT_7B
 from fewhertz.cost import kv_bytes, prefill_flops
-from fewhertz.evaluation.metrics import METRICS, interval
+from fewhertz.evaluation.bootstrap import interval
+from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE
 
 from .grids import BOTH, at

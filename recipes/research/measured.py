@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewhertz.evaluation.metrics import METRICS, paired
+from fewhertz.evaluation.bootstrap import paired
+from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE
 
 from .grids import at

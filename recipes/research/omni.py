@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fewhertz.evaluation.metrics import METRICS, paired
+from fewhertz.evaluation.bootstrap import paired
+from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE
 from fewhertz.method import parse
 from fewhertz.palette import DASHES, LINES, MARKERS

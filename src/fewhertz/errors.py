@@ -14,6 +14,10 @@ class AudioError(ValueError):
     """Audio that cannot be read as asked. The text names it, what is wrong, and what to do."""
 
 
+class Unavailable(ValueError):
+    """A metric that cannot be measured here and now."""
+
+
 def one_line(error: BaseException) -> str:
     """An error as one line of text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

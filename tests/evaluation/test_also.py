@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from fewhertz.errors import Unavailable
 from fewhertz.evaluation.also import METRICS, Flesch, Similarity, also, syllables
-from fewhertz.evaluation.metrics import Unavailable, interval
+from fewhertz.evaluation.bootstrap import interval
 from fewhertz.tasks import named
 
 

@@ -26,7 +26,8 @@ import fewhertz.tasks  # noqa: F401  (fills TASKS)
 from fewhertz import audio, files
 from fewhertz.evaluation import progress, results
 from fewhertz.evaluation import runner as evaluate
-from fewhertz.evaluation.metrics import METRICS, interval, paired
+from fewhertz.evaluation.bootstrap import interval, paired
+from fewhertz.evaluation.metrics import METRICS
 from fewhertz.evaluation.results import BASELINE, read, read_samples, run_files
 from fewhertz.files import Journal, safe_name
 from fewhertz.method import METHODS

@@ -16,10 +16,10 @@ from test_cli import fewhertz_
 from test_evaluate import manifest as manifest  # a fixture
 from test_evaluate import run
 
+from fewhertz.errors import Unavailable
 from fewhertz.evaluation import judge
 from fewhertz.evaluation.also import also
 from fewhertz.evaluation.curves import groups
-from fewhertz.evaluation.metrics import Unavailable
 from fewhertz.evaluation.results import BASELINE, gather, read_samples
 
 tiny = test_cli.tiny  # a fixture

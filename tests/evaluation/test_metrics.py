@@ -20,9 +20,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewhertz.evaluation import metrics
+from fewhertz.errors import Unavailable
+from fewhertz.evaluation import bootstrap, metrics, sentence_encoder
+from fewhertz.evaluation.bootstrap import interval, paired
 from fewhertz.evaluation.cider import cider_d
-from fewhertz.evaluation.metrics import METRICS, Metric, Unavailable, interval, matches, paired
+from fewhertz.evaluation.metrics import METRICS, Metric, matches
 from recipes.research.packed import file_of, unpack
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -243,7 +245,7 @@ def test_sentence_embeddings_are_the_published_ones() -> None:
         pytest.skip(str(error))
     # the quick start of sbert.net, all-MiniLM-L6-v2
     texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
-    vectors = metrics.embed(texts, batch_size=2)
+    vectors = sentence_encoder.embed(texts, batch_size=2)
     cosines = vectors @ vectors.T
     assert cosines == pytest.approx(
         np.array([[1.0, 0.6660, 0.1046], [0.6660, 1.0, 0.1411], [0.1046, 0.1411, 1.0]]), abs=1e-4
@@ -299,17 +301,17 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_encoder(bert: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In the place of the published one, whose weights tests don't need."""
-    monkeypatch.setattr(metrics, "_encoder_folder", lambda: bert)
-    metrics._embed_again.cache_clear()
+    monkeypatch.setattr(sentence_encoder, "_encoder_folder", lambda: bert)
+    sentence_encoder._embed_again.cache_clear()
     yield bert
-    metrics._embed_again.cache_clear()
+    sentence_encoder._embed_again.cache_clear()
 
 
 def test_sentence_embeddings_are_means_of_unit_length(small_encoder: Path) -> None:
     from transformers import BertModel
 
     texts = ["a dog barks", "rain", "the wind blows in the trees and rain falls", "Rain", "dog " * 400, ""]
-    vectors = metrics.embed(texts, batch_size=4)
+    vectors = sentence_encoder.embed(texts, batch_size=4)
     assert vectors.shape == (6, 16) and np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(6), abs=1e-6)
     model = BertModel.from_pretrained(small_encoder).eval()
     place = {word: 4 + i for i, word in enumerate(WORDS)}
@@ -324,7 +326,7 @@ def test_sentence_embeddings_are_means_of_unit_length(small_encoder: Path) -> No
 
 def test_meaning_and_nearest_are_cosines_of_embeddings(small_encoder: Path) -> None:
     texts = ["a dog barks", "rain falls", "wind blows in the trees"]
-    one, two, three = metrics.embed(texts).astype(float)
+    one, two, three = sentence_encoder.embed(texts).astype(float)
     stats = METRICS["meaning"].measure([[texts[0]], [texts[1], texts[2]], [texts[0]]], [texts[1], texts[2], "  "])
     assert stats[:, 0].tolist() == pytest.approx([one @ two, 1, 0], abs=1e-6)
     nearest = METRICS["accuracy-nearest"]
@@ -486,5 +488,5 @@ def test_interval_properties(rows: list[tuple[int, int]], names: list[str], seed
 def test_chunks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     stats = np.random.default_rng(4).normal(size=(50, 1))
     whole = interval(METRICS["meaning"], stats, draws=333)
-    monkeypatch.setattr(metrics, "_CELLS", 500)
+    monkeypatch.setattr(bootstrap, "_CELLS", 500)
     assert interval(METRICS["meaning"], stats, draws=333) == whole

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from fewhertz import audio
+from fewhertz.evaluation.bootstrap import interval
 from fewhertz.evaluation.heard import EqualErrors, Tags, named
-from fewhertz.evaluation.metrics import interval
 from fewhertz.tasks import named as task_of
 from fewhertz.tasks.base import Failed, Sample
 from fewhertz.tasks.gtzan import GENRES

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from fewhertz.errors import need, one_line
+from fewhertz.errors import Unavailable, need, one_line
 from fewhertz.evaluation import heard as heard  # its metrics are known by name too
 from fewhertz.evaluation.judge import Judge
-from fewhertz.evaluation.metrics import METRICS, Metric, References, Unavailable, Wer, _version
+from fewhertz.evaluation.metrics import METRICS, Metric, References, Wer, _version
 
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _MARKS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|[^\w\s]")  # words, and punctuation marks one by one

@@ -16,7 +16,8 @@ import transformers
 import fewhertz
 from fewhertz.checkpoint import Checkpoint
 from fewhertz.evaluation import results
-from fewhertz.evaluation.metrics import Metric, Stats, interval, paired
+from fewhertz.evaluation.bootstrap import interval, paired
+from fewhertz.evaluation.metrics import Metric, Stats
 from fewhertz.evaluation.results import BASELINE, RunFiles
 from fewhertz.evaluation.setup import Setup, records_of
 from fewhertz.files import Record

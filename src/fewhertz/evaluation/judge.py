@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from fewhertz.errors import squeezed
-from fewhertz.evaluation.metrics import Metric, References, Unavailable
+from fewhertz.errors import Unavailable, squeezed
+from fewhertz.evaluation.metrics import Metric, References
 from fewhertz.evaluation.progress import Progress
 from fewhertz.files import Journal, Record, read_journal, safe_name
 

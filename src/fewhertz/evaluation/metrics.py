@@ -1,16 +1,10 @@
-"""Metrics: what an output is worth against its references, and how sure one can be of it.
-
-A metric measures each sample once (`measure`: sufficient statistics, one row a sample) and scores any set of samples
-from their rows (`score`), so that bootstrap intervals redraw rows and never measure again.
-"""
+"""Metrics: what an output is worth against its references."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from fewhertz.errors import need, one_line
+from fewhertz.errors import need
 from fewhertz.evaluation.cider import LONGEST, SIGMA, cider_d
+from fewhertz.evaluation.sentence_encoder import encoder_name, vectors
 
 References = list[list[str]]  # of each sample, one text or several
 Stats = Float[np.ndarray, "n k"]
@@ -31,10 +26,6 @@ WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo", "dz
 def _version(package: str) -> str:
     need(package.replace("-", "_"))  # says how to install it
     return version(package)
-
-
-class Unavailable(ValueError):
-    """A metric that cannot be measured here and now."""
 
 
 def _plain(text: str) -> str:
@@ -67,6 +58,9 @@ def normaliser(name: str) -> Callable[[str], str]:
 @dataclass(frozen=True)
 class Metric:
     """Base of all metrics.
+
+    A metric measures each sample once (`measure`: sufficient statistics, one row a sample) and scores any set of
+    samples from their rows (`score`), so that bootstrap intervals redraw rows and never measure again.
 
     Args:
         normaliser: name of what makes texts comparable (`normaliser`).
@@ -357,8 +351,8 @@ class Nearest(Accuracy):
         for row, options in enumerate(choices):
             if not options:
                 raise ValueError(f"row {row}: nearest option of a question without choices")
-        listed = _vectors(option for options in choices for option in options)
-        said = _vectors(outputs)
+        listed = vectors(option for options in choices for option in options)
+        said = vectors(outputs)
 
         def right(answers: list[str], output: str, options: list[str]) -> bool:
             near = np.stack([listed[option] for option in options]) @ said[output]
@@ -367,7 +361,7 @@ class Nearest(Accuracy):
         return [right(*row) for row in zip(references, outputs, choices, strict=True)]
 
     def signature(self, references: References | None = None) -> str:
-        return f"accuracy|match:nearest|{_encoder_name()}"
+        return f"accuracy|match:nearest|{encoder_name()}"
 
 
 class Meaning(Metric):
@@ -380,206 +374,17 @@ class Meaning(Metric):
     label = "meaning (cosine)"
 
     def _measure(self, references: References, outputs: list[str], choices: References) -> Any:
-        asked = _vectors(text for several in references for text in several)
-        said = _vectors(outputs)
+        asked = vectors(text for several in references for text in several)
+        said = vectors(outputs)
         return [
             max(float(asked[text] @ said[output]) for text in several) if output.strip() else 0.0
             for several, output in zip(references, outputs, strict=True)
         ]
 
     def signature(self, references: References | None = None) -> str:
-        return f"meaning|cosine|{_encoder_name()}"
-
-
-# Apache-2.0. The hashes are the Hub's own, at this revision.
-ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
-_SHA256 = {
-    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-}
-_LOCAL = "FEWHERTZ_MINILM"  # environment variable: a directory of these files, for machines without network
-
-
-def _encoder_name() -> str:
-    _encoder_folder()
-    return f"all-MiniLM-L6-v2 (sha256 {_SHA256['model.safetensors'][:12]})"
-
-
-def _encoder_folder() -> Path:
-    """Where the files of the sentence encoder are: fetched from the Hub once, and the published ones.
-
-    Raises:
-        Unavailable: where they cannot be had, or are others; says how to get them.
-    """
-    how = f"fetch it where there is a network (hf download {ENCODER} --revision {REVISION}), or name its directory in "
-    try:
-        return _published(os.environ.get(_LOCAL))
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"{ENCODER} cannot be had ({error}): {how}{_LOCAL}") from None
-
-
-@functools.cache
-def _published(local: str | None) -> Path:
-    if local is not None:
-        folder = Path(local).expanduser()
-    else:
-        from huggingface_hub import snapshot_download
-
-        names = [*_SHA256, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"]
-        fetch = functools.partial(snapshot_download, ENCODER, revision=REVISION, allow_patterns=names)
-        try:
-            try:
-                folder = Path(fetch(local_files_only=True))
-            except FileNotFoundError:
-                folder = Path(fetch())
-        except Exception as error:  # of many unrelated classes, over many lines
-            raise ValueError(f"neither from the Hub nor from its cache: {one_line(error)}") from None
-    for name, sha256 in _SHA256.items():
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}")
-        with (folder / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise ValueError(f"{folder / name} is not the published one")
-    return folder
-
-
-@functools.cache
-def _encoder(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
-
-    model = AutoModel.from_pretrained(folder, dtype="float32", use_safetensors=True, local_files_only=True)
-    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def embed(texts: list[str], batch_size: int = 64) -> Float[np.ndarray, "n width"]:
-    """Sentence embeddings of unit length by all-MiniLM-L6-v2, on the CPU: the mean of its token vectors.
-
-    Args:
-        texts: at most 256 word pieces of each are read.
-        batch_size: texts that run together.
-
-    Raises:
-        Unavailable: where the encoder cannot be had.
-    """
-    import torch
-
-    model, tokenizer = _encoder(_encoder_folder())
-    found = np.zeros((len(texts), model.config.hidden_size), np.float32)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=256, return_tensors="pt")
-        with torch.inference_mode():
-            states = model(**batch).last_hidden_state
-        mask = batch["attention_mask"][..., None]
-        mean = (states * mask).sum(1) / mask.sum(1)
-        found[rows] = torch.nn.functional.normalize(mean).numpy()
-    return found
-
-
-def _vectors(texts: Iterable[str]) -> dict[str, Float[np.ndarray, " width"]]:
-    """Embeddings of what differs. References come again with every method, as the same set, and are embedded once; as
-    sets, and not text by text, since the last digits of an embedding depend on what runs beside it.
-    """
-    unique = tuple(sorted(set(texts)))
-    return dict(zip(unique, _embed_again(unique), strict=True))
-
-
-@functools.lru_cache(maxsize=4)
-def _embed_again(texts: tuple[str, ...]) -> Float[np.ndarray, "n width"]:
-    return embed(list(texts))
+        return f"meaning|cosine|{encoder_name()}"
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric for metric in (Wer(), Cer(), Bleu(), Chrf(), Cider(), Accuracy(), Nearest(), Meaning())
 }
-
-
-def interval(
-    metric: Metric, stats: Stats, groups: Sequence[object] | None = None, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % bootstrap interval of a score: the percentiles of whole groups drawn with replacement.
-
-    Source: Bisani and Ney, Bootstrap estimates for confidence intervals in ASR performance evaluation, ICASSP 2004.
-
-    Args:
-        metric: whose score.
-        stats: of each sample (`Metric.measure`).
-        groups: what each sample belongs to, such as its speaker, whose errors go together; `None`: it stands alone.
-        draws: sets drawn.
-        seed: of the draws: the same seed draws the same sets.
-
-    Returns:
-        Its ends; NaN for fewer than two groups, which say nothing of the spread.
-    """
-    (scores,) = _draw(metric, [stats], groups, draws, seed)
-    return _ends(scores)
-
-
-def paired(
-    metric: Metric, a: Stats, b: Stats, groups: Sequence[object] | None = None, draws: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Difference of two scores of the same samples, a − b, and its 95 % bootstrap interval.
-
-    Each draw takes the same groups for both, so what makes a sample hard for both does not widen the interval.
-
-    Args:
-        metric: whose scores.
-        a: statistics of each sample under one system.
-        b: the same samples in the same order under the other.
-        groups: as for `interval`.
-        draws: sets drawn.
-        seed: of the draws.
-
-    Returns:
-        The difference and its interval's ends (NaN for fewer than two groups).
-
-    Raises:
-        ValueError: where the two differ in shape.
-    """
-    if a.shape != b.shape:
-        raise ValueError(f"a paired difference is of the same samples, got {len(a)} and {len(b)}")
-    one, two = _draw(metric, [a, b], groups, draws, seed)
-    return (metric.score(a) - metric.score(b), *_ends(one - two))
-
-
-_CELLS = 1 << 22  # numbers drawn at once
-
-
-def _draw(
-    metric: Metric, systems: list[Stats], groups: Sequence[object] | None, draws: int, seed: int
-) -> list[Float[np.ndarray, " draws"]]:
-    """Scores of each system over the same redrawn groups, draw by draw; none for fewer than two groups."""
-    n = len(systems[0])
-    names = list(range(n)) if groups is None else list(groups)
-    if len(names) != n:
-        raise ValueError(f"{n} samples and {len(names)} groups")
-    place = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    if len(place) < 2:
-        return [np.zeros(0) for _ in systems]
-    member = np.array([place[name] for name in names])
-    width = systems[0].shape[1]
-    # of each group: the sums of all systems side by side, and its number of samples
-    table = np.zeros((len(place), len(systems) * width + 1))
-    np.add.at(table, member, np.concatenate([*systems, np.ones((n, 1))], axis=1))
-    rng = np.random.default_rng(seed)
-    scores = []
-    step = max(1, _CELLS // len(place))
-    for start in range(0, draws, step):
-        some = min(step, draws - start)
-        drawn = rng.integers(len(place), size=(some, len(place)))
-        flat = (drawn + np.arange(some)[:, None] * len(place)).ravel()
-        times = np.bincount(flat, minlength=some * len(place)).reshape(some, len(place))
-        sums = times @ table
-        parts = [sums[:, i * width : (i + 1) * width] for i in range(len(systems))]
-        scores.append([metric.from_sums(part, sums[:, -1]) for part in parts])
-    return [np.concatenate(column) for column in zip(*scores, strict=True)]
-
-
-def _ends(scores: Float[np.ndarray, " draws"]) -> tuple[float, float]:
-    if not len(scores):
-        return float("nan"), float("nan")
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return float(low), float(high)

@@ -16,10 +16,10 @@ from fewhertz.adapter import Adapter
 from fewhertz.adapter import read as read_adapter
 from fewhertz.attach import attached
 from fewhertz.checkpoint import Checkpoint, open_checkpoint
+from fewhertz.errors import Unavailable
 from fewhertz.evaluation import results
 from fewhertz.evaluation.asking import ask_batch
 from fewhertz.evaluation.finishing import finish
-from fewhertz.evaluation.metrics import Unavailable
 from fewhertz.evaluation.progress import Progress
 from fewhertz.evaluation.results import BASELINE, RunFiles
 from fewhertz.evaluation.setup import Setup, model_name, prepare, process_of, records_of, revision, with_adapter

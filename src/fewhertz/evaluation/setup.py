@@ -15,8 +15,8 @@ from pathlib import Path
 
 from fewhertz.adapter import Adapter
 from fewhertz.checkpoint import Checkpoint, dtype_of, weights_sha256
-from fewhertz.errors import need
-from fewhertz.evaluation.metrics import Metric, Unavailable
+from fewhertz.errors import Unavailable, need
+from fewhertz.evaluation.metrics import Metric
 from fewhertz.evaluation.results import BASELINE, RunFiles
 from fewhertz.files import Record, read_journal
 from fewhertz.method import NONE, Chain, parse
