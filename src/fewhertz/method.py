@@ -1,4 +1,4 @@
-"""Methods: rules that form fewer audio tokens out of n, and the spec strings that name them."""
+"""Methods: rules that form fewer audio tokens out of n; `parse` finds one by its spec string."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fewhertz import specs
 from fewhertz.plan import Plan
 
 METHODS: dict[str, type[Method]] = {}
@@ -20,7 +21,6 @@ RECOMMENDED = "ward+time+sizes"  # chosen on dev: docs/research/training-free.md
 DEFAULT = "ward@tolerance=0.3+time+sizes"  # of compress, chosen on dev
 NONE = "none"  # spec of the uncompressed model
 IDENTITY = "pool@keep=1"  # the method that `none` is, where a method has to be attached
-LONGEST_SPEC = 1000  # characters: what comes with a request is bounded before it is read
 Positions: TypeAlias = Literal["packed", "time"]
 
 
@@ -52,26 +52,6 @@ class Clip:
 def seconds(default: float) -> Any:
     """A method parameter in seconds: written with its unit in specs (`window=0.32s`)."""
     return field(default=default, metadata={"unit": "s"})
-
-
-def written(parameter: dataclasses.Field[Any], value: Any) -> str:
-    """A value as a spec has it."""
-    return (str(value).lower() if isinstance(value, bool) else str(value)) + parameter.metadata.get("unit", "")
-
-
-def layers_of(site: str, part: str = "encoder") -> list[int]:
-    """The layers of a site `"encoder.k"` or `"encoder.k+l"`, or of the other `part`, `"llm"`; none: another site."""
-    return [int(layer) for layer in site.removeprefix(f"{part}.").split("+")] if site.startswith(f"{part}.") else []
-
-
-def _fraction(value: Any, what: str) -> Fraction:
-    try:
-        if isinstance(value, str) and "/" not in value:
-            value = float(value)  # Fraction("1e999999999") would fill the memory with digits
-        # 1/3 as a float is meant as 1/3; no budget needs a finer denominator than this
-        return Fraction(value).limit_denominator(1_000_000)
-    except (ValueError, TypeError, ZeroDivisionError, OverflowError):
-        raise ValueError(f"{what} must be a number or a fraction such as 1/3, got {shown(str(value))}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,22 +122,13 @@ class Method:
             )
         self._check_tolerance()
         if self.keep is not None:
-            keep = _fraction(self.keep, "keep")
-            if not 0 < keep <= 1:
-                raise ValueError(f"keep is the fraction of audio tokens kept, in (0, 1]; got {shown(str(self.keep))}")
-            object.__setattr__(self, "keep", keep)
+            object.__setattr__(self, "keep", specs.keep_of(self.keep))
         if self.rate is not None:
-            rate = _fraction(self.rate, "rate")
-            if rate <= 0:
-                raise ValueError(f"rate is in audio tokens per second and above 0, got {shown(str(self.rate))}")
-            object.__setattr__(self, "rate", rate)
-        if _SITE.fullmatch(self.site) is None:
-            raise ValueError(f'site is "llm", "llm.k", "encoder" or "encoder.k" with a layer k, got {shown(self.site)}')
-        if any(layers != sorted(set(layers)) for layers in (self.layers, self.llm_layers)):
-            raise ValueError(f"layers of a site rise, as in encoder.12+16+20, got {shown(self.site)}")
+            object.__setattr__(self, "rate", specs.rate_of(self.rate))
+        specs.check_site(self.site)
         if self.llm_layers == [0]:
             object.__setattr__(self, "site", "llm")
-        self._check_presentation()
+        specs.check_corrections(self)
 
     def _check_tolerance(self) -> None:
         if self.tolerance is None:
@@ -172,22 +143,22 @@ class Method:
         object.__setattr__(self, "fixed_budget", False)
         for name in ("min", "max"):
             if getattr(self, name) is not None:
-                value = _fraction(getattr(self, name), name)
+                value = specs.fraction(getattr(self, name), name)
                 if value <= 0:
                     raise ValueError(f"{name} is in audio tokens per second and above 0, got {value}")
                 object.__setattr__(self, name, value)
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min is at most max, got {_decimal(self.min)} Hz and {_decimal(self.max)} Hz")
+            raise ValueError(f"min is at most max, got {specs.decimal(self.min)} Hz and {specs.decimal(self.max)} Hz")
 
     @property
     def layers(self) -> list[int]:
         """The encoder layers that it acts before; none: it acts behind the encoder."""
-        return layers_of(self.site)
+        return specs.layers_of(self.site)
 
     @property
     def llm_layers(self) -> list[int]:
         """The layers of the LLM that it acts before; none: it acts before the LLM."""
-        return layers_of(self.site, "llm")
+        return specs.layers_of(self.site, "llm")
 
     @property
     def encoded_to(self) -> str:
@@ -195,16 +166,6 @@ class Method:
         there. The projector then runs on whole windows: only so is keep=1 exact to the bit.
         """
         return "llm" if self.keep == 1 or self.llm_layers else self.site.partition("+")[0]
-
-    def _check_presentation(self) -> None:
-        if self.positions not in ("packed", "time"):
-            raise ValueError(f'positions are "packed" or "time", got {self.positions!r}')
-        if not isinstance(self.fit, bool | int) or (not isinstance(self.fit, bool) and self.fit < 2):
-            raise ValueError(f"fit is true, false or a number of positions, 2 or more, got {self.fit!r:.40}")
-        if self.fit and self.positions != "time":
-            raise ValueError("fit goes with time positions: packed ones end as early as can be")
-        if not isinstance(self.sizes, bool):
-            raise ValueError(f"sizes is true or false, got {self.sizes!r}")
 
     def present(
         self, positions: Positions | None = None, sizes: bool | None = None, fit: bool | int | None = None
@@ -220,7 +181,7 @@ class Method:
         for name, value in (("positions", positions), ("sizes", sizes), ("fit", fit)):
             if value is not None:
                 object.__setattr__(other, name, value)
-        other._check_presentation()
+        specs.check_corrections(other)
         return other
 
     def at(self, native_rate: float | Fraction) -> Method:
@@ -231,7 +192,7 @@ class Method:
         """
         if self.rate is None:
             return self
-        native = _fraction(native_rate, "native rate")
+        native = specs.fraction(native_rate, "native rate")
         if self.rate > native:
             raise ValueError(
                 f"{self.spec} asks for {float(self.rate):g} Hz, the model has {float(native):g} Hz: nothing to compress"
@@ -253,7 +214,7 @@ class Method:
             raise ValueError(f"{self.spec} is a budget in Hz: bind it to a model's rate first, method.at(rate)")
         if n < 1:
             raise ValueError(f"a clip has at least one audio token, got {n}")
-        return max(1, _rounded(n * self.keep))
+        return max(1, specs.rounded(n * self.keep))
 
     def counts_inside(self, n: int) -> list[int]:
         """Tokens of a clip of `n` behind each of the LLM's layers that it acts before, every time by a like factor:
@@ -271,9 +232,9 @@ class Method:
             n: tokens of the clip.
             rate: audio tokens per second before compression, in Hz.
         """
-        native = _fraction(rate, "native rate")
-        least = 1 if self.min is None else min(n, max(1, _rounded(n * self.min / native)))
-        most = n if self.max is None else min(n, max(1, _rounded(n * self.max / native)))
+        native = specs.fraction(rate, "native rate")
+        least = 1 if self.min is None else min(n, max(1, specs.rounded(n * self.min / native)))
+        most = n if self.max is None else min(n, max(1, specs.rounded(n * self.max / native)))
         return least, max(least, most)
 
     def assign(self, x: Float[Tensor, "b n d"], m: int, clip: Clip) -> Plan:
@@ -377,44 +338,15 @@ class Method:
     @property
     def spec(self) -> str:
         """The string that `parse` turns back into this method."""
-        parts = []
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if f.name in _NOT_IN_BRACKETS or value == f.default:
-                continue
-            parts.append(f"{f.name}={written(f, value)}")
-        text = self.name + (f"({','.join(parts)})" if parts else "")
-        if self.tolerance is not None:
-            text += f"@tolerance={self.tolerance:g}"
-            text += "".join(f",{name}={_decimal(v)}Hz" for name in ("min", "max") if (v := getattr(self, name)))
-        elif self.rate is not None:
-            text += f"@{_decimal(self.rate)}Hz"
-        elif self.keep is not None:
-            text += f"@keep={self.keep}"
-        return text + self._suffixes
+        return specs.spec_of(self)
 
     @property
     def corrected(self) -> bool:
         """Whether the LLM is given corrections beside the tokens."""
         return self.positions == "time" or self.sizes
 
-    @property
-    def _suffixes(self) -> str:
-        fit = "" if not self.fit else "(fit)" if self.fit is True else f"(fit={self.fit})"
-        return f"+time{fit}" * (self.positions == "time") + "+sizes" * self.sizes
-
     def __str__(self) -> str:
         return self.spec
-
-
-def _rounded(value: Fraction) -> int:
-    """The nearest whole number, halves up."""
-    return (2 * value.numerator + value.denominator) // (2 * value.denominator)
-
-
-def _decimal(value: Fraction) -> str:
-    text = f"{float(value):g}"
-    return text if Fraction(text) == value else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,9 +366,9 @@ class Chain(Method):
         for method in (self.first, self.second):
             if type(method).forward is not Method.forward:
                 raise ValueError(f"a chain composes plans, and {method.name} is learned: use it alone")
-        if self.first._suffixes or self.second._suffixes:
+        if specs.suffixes(self.first) or specs.suffixes(self.second):
             raise ValueError("the LLM sees what the whole chain makes: write +time and +sizes at its end alone")
-        self._check_presentation()
+        specs.check_corrections(self)
         if self.first.site != self.second.site:
             raise ValueError(f"a chain acts at one site, got {self.first.site} and {self.second.site}")
         object.__setattr__(self, "site", self.first.site)
@@ -447,7 +379,7 @@ class Chain(Method):
     def at(self, native_rate: float | Fraction) -> Chain:
         first = self.first.at(native_rate)
         assert first.keep is not None
-        second = self.second.at(_fraction(native_rate, "native rate") * first.keep)
+        second = self.second.at(specs.fraction(native_rate, "native rate") * first.keep)
         return Chain(first=first, second=second, positions=self.positions, fit=self.fit, sizes=self.sizes)
 
     def num_tokens(self, n: int) -> int:
@@ -463,20 +395,7 @@ class Chain(Method):
 
     @property
     def spec(self) -> str:
-        return f"{self.first.spec} then {self.second.spec}{self._suffixes}"
-
-
-# a spec writes them behind its parameters
-_NOT_IN_BRACKETS = ("keep", "rate", "tolerance", "min", "max", "positions", "fit", "sizes")
-_CORRECTION = re.compile(r"(?P<name>[A-Za-z]+)\s*(?:\((?P<inner>[^()]*)\))?")
-_FIT = re.compile(r"fit(?:\s*=\s*(?P<most>\d{1,9}))?")
-_SITE = re.compile(r"(llm|encoder)(\.\d{1,3}(\+\d{1,3})*)?")
-_SPEC = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\((?P<params>[^()]*)\))?(?:@(?P<budget>[^@()]+))?")
-
-
-def shown(text: str) -> str:
-    """What an error quotes of a text that somebody gave."""
-    return repr(text if len(text) <= 80 else text[:77] + "…")
+        return f"{self.first.spec} then {self.second.spec}{specs.suffixes(self)}"
 
 
 def parse(spec: str | Method, keep: str | Fraction | None = None) -> Method:
@@ -499,112 +418,29 @@ def parse(spec: str | Method, keep: str | Fraction | None = None) -> Method:
         raise ValueError(f'a method is a spec string such as "pool@keep=1/3", got {type(spec).__name__}')
     import fewhertz.methods  # noqa: F401  (fills METHODS; here, since the methods import this module)
 
-    if len(spec) > LONGEST_SPEC:
-        raise ValueError(f"a spec has at most {LONGEST_SPEC} characters, got {len(spec):,}: {shown(spec)}")
+    if len(spec) > specs.LONGEST:
+        raise ValueError(f"a spec has at most {specs.LONGEST} characters, got {len(spec):,}: {specs.shown(spec)}")
     text = spec.strip()
     if text == NONE:
         text, keep = IDENTITY, None
-    parts = text.split("+")
-    end = next((i for i in range(len(parts), 1, -1) if not _CORRECTION.fullmatch(parts[i - 1].strip())), 1)
-    if parts[end:]:
-        return parse("+".join(parts[:end]), keep).present(**_corrections(parts[end:], spec))
+    bare, behind = specs.split_corrections(text)
+    if behind:
+        return parse(bare, keep).present(**specs.corrections(behind, spec))
 
     steps = re.split(r"\sthen\s", text)
     if len(steps) > 2:
-        raise ValueError(f"a chain composes two methods, {shown(spec)} has {len(steps)}")
+        raise ValueError(f"a chain composes two methods, {specs.shown(spec)} has {len(steps)}")
     if len(steps) == 2:
         return Chain(first=parse(steps[0]), second=parse(steps[1]))
-    steps = [text]
-
-    match = _SPEC.fullmatch(steps[0])
-    if match is None:
-        raise ValueError(
-            f'cannot read {shown(spec)}: write name(parameter=value)@keep=1/3 or name@8Hz, e.g. "pool@keep=1/3"'
-        )
-    name = match["name"]
+    name, inner, budget = specs.parts_of(text, spec)
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, 1)
         guess = f"did you mean {near[0]}? " if near else ""
         known = ", ".join(sorted(METHODS))
-        raise ValueError(f"no method named {shown(name)}; {guess}known: {known} (your own: --import MODULE)")
+        raise ValueError(f"no method named {specs.shown(name)}; {guess}known: {known} (your own: --import MODULE)")
     cls = METHODS[name]
-    values = _parameters(cls, match["params"] or "")
-    values.update(_budget(match["budget"], spec))
-    if keep is not None and match["budget"] is None and cls.fixed_budget:
+    values = specs.parameters(cls, inner)
+    values.update(specs.budget_of(budget, spec))
+    if keep is not None and budget is None and cls.fixed_budget:
         values["keep"] = keep
     return cls(**values)
-
-
-def _corrections(parts: list[str], spec: str) -> dict[str, Any]:
-    """The arguments of `present` that corrections behind a spec stand for."""
-    values: dict[str, Any] = {}
-    for part in parts:
-        match = _CORRECTION.fullmatch(part.strip())
-        assert match is not None
-        name, inner = match["name"], match["inner"]
-        fit = None if inner is None else _FIT.fullmatch(inner.strip())
-        if name not in ("time", "sizes") or (inner is not None and (name != "time" or fit is None)):
-            raise ValueError(
-                f"cannot read +{part.strip()[:40]} of {shown(spec)}: a spec ends with +time, +sizes, both or neither; "
-                "+time may be +time(fit) or +time(fit=4096)"
-            )
-        if name == "sizes":
-            values["sizes"] = True
-            continue
-        values["positions"] = "time"
-        if fit is not None:
-            values["fit"] = True if fit["most"] is None else int(fit["most"])
-    return values
-
-
-def _parameters(cls: type[Method], text: str) -> dict[str, Any]:
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in _NOT_IN_BRACKETS}
-    values: dict[str, Any] = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, raw = (part.strip() for part in item.partition("="))
-        if not equals or key not in fields:
-            raise ValueError(f"{cls.name} has no parameter {shown(key)}; it takes {', '.join(sorted(fields))}")
-        unit = fields[key].metadata.get("unit", "")
-        values[key] = _value(raw.removesuffix(unit), fields[key].default, f"{cls.name}'s {key}")
-    return values
-
-
-def _value(raw: str, default: Any, what: str) -> Any:
-    if len(raw) > 60:  # a method shows the value that it refuses
-        raise ValueError(f"{what} has at most 60 characters, got {len(raw)}: {shown(raw)}")
-    # the default says the type: every parameter has one
-    if isinstance(default, str):
-        return raw
-    if isinstance(default, bool):
-        if raw.lower() not in ("true", "false"):
-            raise ValueError(f"{what} is true or false, got {shown(raw)}")
-        return raw.lower() == "true"
-    kind = int if isinstance(default, int) else float
-    try:
-        value = kind(raw)
-    except ValueError:
-        raise ValueError(f"{what} is {'an integer' if kind is int else 'a number'}, got {shown(raw)}") from None
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(f"{what} is a finite number, got {shown(raw)}")
-    return value
-
-
-def _budget(text: str | None, spec: str) -> dict[str, Any]:
-    if text is None:
-        return {}
-    text = text.strip()
-    if text.startswith("keep="):
-        return {"keep": text.removeprefix("keep=").strip()}
-    if text.startswith("tolerance="):
-        values: dict[str, Any] = {}
-        for part in text.split(","):
-            name, equals, value = (piece.strip() for piece in part.partition("="))
-            if name not in ("tolerance", "min", "max") or not equals or name in values:
-                raise ValueError(f"cannot read the budget of {shown(spec)}: write @tolerance=0.45,min=2Hz,max=12Hz")
-            if name != "tolerance" and not value.lower().endswith("hz"):
-                raise ValueError(f"{name} is a rate such as {name}=2Hz, got {shown(value)}")
-            values[name] = _value(value, 0.0, "tolerance") if name == "tolerance" else value[:-2].strip()
-        return values
-    if text.lower().endswith("hz"):
-        return {"rate": text[:-2].strip()}
-    raise ValueError(f"cannot read the budget of {shown(spec)}: write @keep=1/3, @8Hz or @tolerance=0.45")

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 def method_rows() -> list[dict[str, Any]]:
     """What there is to know about each method, from the registry."""
     import fewhertz.methods  # noqa: F401
-    from fewhertz.method import METHODS, RECOMMENDED, Method, written
+    from fewhertz.method import METHODS, RECOMMENDED, Method
+    from fewhertz.specs import written
 
     common = {f.name: f.default for f in dataclasses.fields(Method)}
     rows = []

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fewhertz.families.base import MEL_HZ, Config, Family, Windows
 from fewhertz.families.whisper import WhisperTower, before
-from fewhertz.method import layers_of
 from fewhertz.scores import attention_received, token_means
+from fewhertz.specs import layers_of
 
 
 class Qwen2Audio(WhisperTower, Family, name="qwen2-audio"):

@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from fewhertz.families.base import FAMILIES, Config, Family
-from fewhertz.method import METHODS, Method, parse, shown
+from fewhertz.method import METHODS, Method, parse
+from fewhertz.specs import shown
 
 KEY = "audio_compression"  # in config.json, in --hf-overrides, in mm_processor_kwargs, and of a clip's tensors
 TOKENS = f"{KEY}_tokens"  # of a clip's tensors, for +time: audio tokens before compression
