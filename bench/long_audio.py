@@ -34,7 +34,8 @@ from bench.options import DEVICE, LISTS_FOLDER, OUT, QUICK_RUN, THREADS, begin
 from bench.record import environment, save
 from fewhertz import audio, run
 from fewhertz.method import RECOMMENDED, parse
-from fewhertz.transcription import Segment, longest_window, transcribe
+from fewhertz.segments import Segment
+from fewhertz.transcription import longest_window, transcribe
 
 RATE = 16_000
 LISTS = ("synthetic", "unseen-voices", "pace-110", "pace-150", "pace-190")

@@ -20,7 +20,8 @@ from fewhertz import audio, run
 from fewhertz.cli import app
 from fewhertz.demo import word_errors
 from fewhertz.pocket import path
-from fewhertz.transcription import Segment, join, longest_window, pieces, repeats, transcribe
+from fewhertz.segments import Segment, join, repeats
+from fewhertz.transcription import longest_window, pieces, transcribe
 from fewhertz.windows import MARGIN, halves, windows
 
 RATE = 16_000

@@ -21,7 +21,8 @@ import fewhertz
 from fewhertz import audio, run
 from fewhertz.cli import app
 from fewhertz.pocket import path
-from fewhertz.transcription import transcribe, written
+from fewhertz.segments import written
+from fewhertz.transcription import transcribe
 
 SAMPLES = sorted((path() / "samples").glob("*.flac"))
 METHOD = "pool@keep=1/2"

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from fewhertz.loading import load
     from fewhertz.method import Chain, Clip, Method, parse
     from fewhertz.plan import Plan
+    from fewhertz.segments import Segment
     from fewhertz.training import train
-    from fewhertz.transcription import Segment, transcribe
+    from fewhertz.transcription import transcribe
     from fewhertz.tuning import tune
 
 __version__ = "0.1.0"
@@ -50,9 +51,9 @@ _HOME = {
     "Method": "method",
     "parse": "method",
     "Plan": "plan",
+    "Segment": "segments",
     "train": "training",
     "tune": "tuning",
-    "Segment": "transcription",
     "transcribe": "transcription",
 }
 

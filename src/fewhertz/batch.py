@@ -33,9 +33,10 @@ from fewhertz.errors import need, one_line
 from fewhertz.files import Journal, Record, read_journal, replace
 from fewhertz.method import Method, parse
 from fewhertz.run import Reply, Wave, read_whole, request, sample_rate, texts_of
+from fewhertz.segments import Kept, Segment, written
 from fewhertz.tasks.base import Failed, Task
 from fewhertz.training.data import unlabelled
-from fewhertz.transcription import LONGEST, Chunk, Kept, Segment, answered, comfortable, written
+from fewhertz.transcription import LONGEST, Chunk, answered, comfortable
 from fewhertz.vllm.serve import check_version
 
 FORMAT = 2

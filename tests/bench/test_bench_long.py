@@ -9,7 +9,7 @@ from types import ModuleType
 import benches
 import pytest
 
-from fewhertz.transcription import Segment
+from fewhertz.segments import Segment
 
 RESULT = benches.ROOT / "results" / "bench" / "long-audio.json"
 

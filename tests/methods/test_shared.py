@@ -209,7 +209,8 @@ def test_a_run_that_broke_off_goes_on_with_the_same_windows_together(
 ) -> None:
     from fewhertz import run as asking
     from fewhertz.files import read_journal
-    from fewhertz.transcription import Kept, pieces
+    from fewhertz.segments import Kept
+    from fewhertz.transcription import pieces
 
     model, processor = fewhertz.load("pocket", SPEC, device="cpu", dtype="float32")
     rest = np.zeros(8_000, np.float32)

@@ -48,7 +48,7 @@ from fewhertz.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from fewhertz.transcription import Kept, Piece, Segment
+    from fewhertz.segments import Kept, Piece, Segment
 
 
 class Format(Enum):
@@ -98,7 +98,8 @@ def run(
     kind = _format_of(format, as_json, len(files))
     _check_output(out, resume)
     from fewhertz.files import replace
-    from fewhertz.transcription import Piece, longest_window, pieces
+    from fewhertz.segments import Piece
+    from fewhertz.transcription import longest_window, pieces
 
     with bad_usage():
         spec = None if method is None else fewhertz.parse(method).spec
@@ -195,7 +196,7 @@ def _kept(out: Path, model: str, adapter: Path | None, net: Any, files: list[Pat
     from fewhertz.adapter import read
     from fewhertz.checkpoint import open_checkpoint, weights_sha256
     from fewhertz.files import sha256_of
-    from fewhertz.transcription import Kept
+    from fewhertz.segments import Kept
 
     identity = settings | {
         "model": model,
@@ -292,7 +293,7 @@ class _JsonWriter(_Writer):
     def record(
         self, file: str, segments: list[Segment], seconds: float, totals: dict[str, Any], error: str | None
     ) -> None:
-        from fewhertz.transcription import written
+        from fewhertz.segments import written
 
         run = [segment for segment in segments if segment.reply is not None]
         line = {

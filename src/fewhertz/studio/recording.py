@@ -12,8 +12,9 @@ from fewhertz.families import family_of
 from fewhertz.families.base import Family
 from fewhertz.files import Record
 from fewhertz.run import PROMPTS, read_whole, sample_rate
+from fewhertz.segments import Segment, join
 from fewhertz.studio import page
-from fewhertz.transcription import Segment, join, longest_window
+from fewhertz.transcription import longest_window
 from fewhertz.windows import Window, windows
 from fewhertz.words import word_errors
 
