@@ -46,11 +46,11 @@ def packed(tmp_path: Path) -> Path:
 
 def test_loose_files_are_packed_and_come_back_byte_by_byte(packed: Path, tmp_path: Path) -> None:
     loose, again, back = tmp_path / "loose", tmp_path / "again", tmp_path / "back"
-    assert pack.unpack_all(packed, loose) == 6
-    assert pack.pack(loose, again, lambda _: ONE) == 6
-    assert pack.unpack_all(again, back) == 6
+    assert pack.unpack_all(packed, loose) == 7
+    assert pack.pack(loose, again, lambda _: ONE) == 7
+    assert pack.unpack_all(again, back) == 7
     assert files(back) == files(loose)
-    assert len(list(loose.rglob("*.samples.jsonl.gz"))) == 6 and (loose / LORA / f"{THIRD.name}.json").exists()
+    assert len(list(loose.rglob("*.samples.jsonl.gz"))) == 7 and (loose / LORA / f"{THIRD.name}.json").exists()
     result = results.read(results.run_files(loose, GERMAN_4.label, MODEL, results.BASELINE).file)
     kept = Packed(packed).runs(MAIN, GERMAN_4.label, MODEL)[MODEL, results.BASELINE]
     assert result["scores"] == kept.record["scores"]
@@ -76,7 +76,7 @@ def test_what_is_packed_stays_and_keeps_its_commit(packed: Path, tmp_path: Path)
     assert runs[MODEL, "pool@keep=1/3"].commit == TWO and runs[MODEL, "pool@keep=1/3"].record["seed"] == 7
     assert runs[MODEL, results.BASELINE].commit != TWO
     # a file that is there is not overwritten
-    assert pack.unpack_all(packed, loose) == 2
+    assert pack.unpack_all(packed, loose) == 3
 
 
 RESULT: Record = {"task": "t", "model": "m", "method": "pool@8Hz", "n": 2, "scores": {}, "adapter": None}
@@ -156,7 +156,7 @@ def test_a_change_that_is_not_committed_is_refused(tmp_path: Path, monkeypatch: 
 def test_the_command_unpacks(packed: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "recipes.research.pack", "unpack", str(packed), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, check=False)
-    assert done.returncode == 0 and "6 runs unpacked" in done.stdout, done.stderr
+    assert done.returncode == 0 and "7 runs unpacked" in done.stdout, done.stderr
 
 
 # --- what is committed
