@@ -120,7 +120,8 @@ lora: $(READY)
 # all that docs/research/claims.md rests on
 claims: training-free lora
 
-# the runs of docs/research/flex.md: of pocket, and of out/models/flex where it is there (recipes/pocket/LOG.md trains it)
+# the runs of docs/research/flex.md: of out/models/flex where it is there (recipes/pocket/LOG.md trains it), and of the
+# pocket that was shipped before, in out/models/smaller/pocket (`git archive bb5e842 src/fewhertz/pocket` has it)
 flex: $(READY)
 	$(UNPACK)
 	$(BIN)/python -m recipes.pocket.manifests --split test --limit 100 --lists $(FOURTH_LISTS) --out out/fourth

@@ -135,8 +135,9 @@ def paces(measured: Measured) -> str:
         if all(one.there(task, BASELINE, run) for task in TRIED)
     ]
     voices = measured.run(PACES[0], BASELINE).record["groups"]
-    return f"Points of WER that `{run}` loses on the same sentences by {voices} voices:\n\n" + table(
-        ["", *(task.name for task in TRIED)], rows
+    return (
+        f"Points of WER that `{run}` loses on the same sentences by {voices} voices, by words a minute; in the last "
+        "three columns with as much silence between:\n\n" + table(["", *(task.name.split()[0] for task in TRIED)], rows)
     )
 
 
