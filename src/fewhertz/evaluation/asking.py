@@ -39,7 +39,7 @@ def ask_batch(
             unread[sample.row] = _error(sample, one_line(error), setup)
     scored = any("scores" in parse(place.spec).needs for place in chosen if place.spec != BASELINE)
     with encode_once(net, scored):
-        together = Asked(net, processor, with_audio, setup)
+        together = _Asked(net, processor, with_audio, setup)
         for place in chosen:
             adapter = setup.adapters.get(place.folder)
             if setup.adapters:
@@ -57,7 +57,7 @@ def ask_batch(
             yield place, [records[sample.row] for sample in batch]
 
 
-class Asked:
+class _Asked:
     """Samples that are asked together, or one by one where that fails; their features are made once."""
 
     def __init__(self, net: Any, processor: Any, with_audio: list[tuple[Sample, np.ndarray]], setup: Setup) -> None:
@@ -73,8 +73,8 @@ class Asked:
         return request(self.processor, waves, prompts or None).to(self.net.device, self.net.dtype)
 
     @functools.cached_property
-    def alone(self) -> list[Asked]:
-        return [Asked(self.net, self.processor, [one], self.setup) for one in self.with_audio]
+    def alone(self) -> list[_Asked]:
+        return [_Asked(self.net, self.processor, [one], self.setup) for one in self.with_audio]
 
     def ask(self) -> dict[int, Record]:
         """A record of each sample, by row."""

@@ -35,6 +35,7 @@ class Process:
 
 @functools.cache
 def process_of(cpu: bool) -> Process:
+    """The process that runs, and the others that `accelerate launch` has started, if any."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Process()
     # the first process measures while the others wait, which may take longer than a default timeout
@@ -94,6 +95,7 @@ def _slices(items: list[Sample], size: int) -> Iterator[list[Sample]]:
 
 
 def with_adapter(model: str, adapter: Adapter) -> str:
+    """What results call a model with an adapter on it."""
     return f"{model}+{adapter.name}"
 
 
@@ -115,6 +117,12 @@ def prepare(
     process: Process,
     say: Callable[[str], None],
 ) -> Setup:
+    """Read the data and bind it all together.
+
+    Raises:
+        ValueError: where no row of the data can be used.
+        Unavailable: where the task's main metric cannot be measured here.
+    """
     asked_for = task.measured()
     metrics, absent = [], {}
     for metric in asked_for:
