@@ -11,13 +11,12 @@ from fewhertz.palette import LINES
 
 from .grids import BOTH
 from .grids.encoder import DEEP, LAYERS, LISTS, SEVERAL, TOLERANCE, inside
-from .measured import Measured, lost
+from .measured import Measured, held
 from .tables import listed, table
-from .tasks import ANSWERS, ENCODER, GERMAN, LARGER, RESULTS, SENTENCES, SOUNDS, STRINGS
+from .tasks import ENCODER, LARGER, RESULTS
 
-# what the encoder's site may lose over the LLM's at most, in units of the metric; of captions and answers in %
-LIMITS = {STRINGS.label: 0.5, SENTENCES.label: 0.5, GERMAN.label: 0.5, SOUNDS.label: 1.0, ANSWERS.label: 1.0}
-SHARES = (SOUNDS.label, ANSWERS.label)
+# what the encoder's site may lose over the LLM's at most, as `held` has it
+LIMITS = dict(zip(LISTS, (0.5, 0.5, 0.5, 1.0, 1.0), strict=True))
 PARTS = ("encoder", "compression", "prefill", "decode")
 
 WAYS = {"trim": "no padding", "llm": "LLM's site, 1/2", "encoder": "encoder's site, 1/2"}
@@ -60,15 +59,6 @@ def row(measured: Measured, run: str) -> list[str]:
     return [f"`{run.removesuffix(BOTH)}`", *(gain.plain if gain else "–" for gain in gains)]
 
 
-def held(measured: Measured, run: str, behind: str) -> str:
-    """Whether a site loses at most what it may over the LLM's, list by list."""
-    found: dict[str, list[str]] = {}
-    for task in LISTS:
-        one = lost(measured, task, run, task.unit, relative=task.label in SHARES, over=behind)
-        found.setdefault(one.verdict(LIMITS[task.label]), []).append(task.name)
-    return "; ".join(f"{what} {', '.join(names)}" for what, names in found.items())
-
-
 def times(bench: dict[str, Any]) -> str:
     """From the log-mel to the first token, at half of the tokens."""
     rows: dict[str, dict[str, str]] = {}
@@ -92,7 +82,8 @@ def page(measured: Measured, bench: dict[str, Any]) -> str:
 
     summary = [
         f"Half of the tokens before layer {DEEP} of 6, over as many behind the encoder: {gains(half, behind)}.",
-        f"Asked: at most 0.5 points of WER or BLEU, 1 % of CIDEr-D or accuracy: {held(measured, half, behind)}.",
+        f"Asked: at most 0.5 points of WER or BLEU, 1 % of CIDEr-D or accuracy: "
+        f"{held(measured, half, LIMITS, behind)}.",
         f"λ = {TOLERANCE} takes {rates(priced)} Hz there, {rates(free)} behind the encoder; gain over it: "
         f"{gains(priced, free)}.",
     ]

@@ -14,11 +14,13 @@ from .grids.lora import (
     CONTROLS,
     DIVISORS,
     GRID,
+    GRIDS,
     LADDER,
     LEARNED,
     LONG,
     LONG_CONTROL,
     LONG_DIVISORS,
+    LONGER,
     MAIN,
     MORE,
     POOL_SEEDS,
@@ -32,7 +34,7 @@ from .grids.lora import (
     Trial,
     keep,
 )
-from .grids.training_free import FAR, SPEECH, STRINGS_4
+from .grids.training_free import FAR, SPEECH, STRINGS
 from .measured import Measured, adapter_run, lost
 from .tables import listed, table
 from .tasks import LARGER, LORA, Asked
@@ -99,16 +101,14 @@ def longer(measured: Measured) -> str:
             found.append(f"{measured.number(task, own)} ({measured.gain(task, own, over).plain})")
         return found
 
-    trials = [LONG_CONTROL, *(one for some in LADDER.values() for one in some), PRICED]
-    names = ["all tokens", *(f"`{one.method}`" for one in trials[1:])]
-    return table(["", FAR.name, STRINGS_4.name], [[name, *cells(one)] for name, one in zip(names, trials, strict=True)])
+    names = ["all tokens", *(f"`{one.method}`" for one in LONGER[1:])]
+    return table(["", FAR.name, STRINGS.name], [[name, *cells(one)] for name, one in zip(names, LONGER, strict=True)])
 
 
 def best_steps(measured: Measured) -> str:
     """Where dev was best, of each of the adapters of most steps."""
     notes = measured.packed.trainings(LORA)
-    trials = [LONG_CONTROL, *(one for some in LADDER.values() for one in some), PRICED]
-    best = [notes[one.name]["best_step"] for one in trials]
+    best = [notes[one.name]["best_step"] for one in LONGER]
     earlier = sorted({step for step in best if step < LONG})
     rest = f"; of the others at {earlier[0]} to {earlier[-1]}." if earlier else "."
     return f"Dev was best at step {LONG} of {best.count(LONG)} of them{rest}"
@@ -128,11 +128,13 @@ def seeds(measured: Measured) -> str:
 
 def grid(measured: Measured) -> str:
     """Rank and alpha by what is adapted, at both shares."""
-    by = {(*(one.settings[key] for key in ("rank", "alpha", "targets")), one.method): one for one in GRID}
     columns = [(k, targets) for k in DIVISORS for targets in TARGETS]
+    by = {
+        k: {tuple(one.settings[key] for key in ("rank", "alpha", "targets")): one for one in GRIDS[k]} for k in DIVISORS
+    }
     heads = ["r, α", *(f"1/{k}: {targets}" for k, targets in columns)]
     rows = [
-        [f"{r}, {a}", *(wer(measured, FAR, by[r, a, targets, keep("pool", k)]) for k, targets in columns)]
+        [f"{r}, {a}", *(wer(measured, FAR, by[k][r, a, targets]) for k, targets in columns)]
         for r in RANKS
         for a in ALPHAS
     ]
@@ -143,8 +145,7 @@ def spread(measured: Measured) -> str:
     """How far the grid reaches; in brackets gains over the main setting."""
     found = []
     for k, seeds in POOL_SEEDS.items():
-        trials = [one for one in GRID if one.method == keep("pool", k)]
-        ordered = sorted(trials, key=lambda one: measured.value(FAR, adapter_run(one)))
+        ordered = sorted(GRIDS[k], key=lambda one: _score(measured, one))
         ends = [
             "{} (r = {rank}, α = {alpha}, {targets}; {})".format(
                 wer(measured, FAR, one),
@@ -190,7 +191,7 @@ def page(measured: Measured) -> str:
         longer=longer(measured),
         best=best_steps(measured),
         far=FAR.name,
-        strings=STRINGS_4.name,
+        strings=STRINGS.name,
         seeds=seeds(measured),
         grid=grid(measured),
         spread=spread(measured),
@@ -221,9 +222,8 @@ def draw(measured: Measured, file: Path) -> Path:
         axis.grid(alpha=0.3)
     panels[0].legend(fontsize=8)
     for number, k in enumerate(DIVISORS):
-        trials = [one for one in GRID if one.method == keep("pool", k)]
         for targets, mark in zip(TARGETS, MARKERS, strict=False):
-            some = [one for one in trials if one.settings["targets"] == targets]
+            some = [one for one in GRIDS[k] if one.settings["targets"] == targets]
             points = ([f(measured, one) for one in some] for f in (parameters, _score))
             shapes.scatter(*points, s=30, color=LINES[number], marker=mark, label=f"1/{k}, {targets}")
     shapes.set(title=f"pool, {FAR.name}: the grid", xlabel="trained parameters", ylabel="WER, %", xscale="log")

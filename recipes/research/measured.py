@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,3 +136,18 @@ def lost(
     one = measured.gain(task, run, over)
     scale = 100 / measured.value(task, over) if relative else 1.0
     return Loss(-one.value * scale, -one.high * scale, -one.low * scale, unit)
+
+
+def held(measured: Measured, run: str, limits: Mapping[Asked, float], over: str | With = BASELINE) -> str:
+    """Lists by whether a run loses at most what it may: units of the metric, of captions and answers % of the score."""
+    found: dict[str, list[str]] = {}
+    for task, limit in limits.items():
+        one = lost(measured, task, run, task.unit, relative=task.metric in ("cider", "accuracy"), over=over)
+        found.setdefault(one.verdict(limit), []).append(task.name)
+    return "; ".join(f"{what} {', '.join(names)}" for what, names in found.items())
+
+
+def worse(measured: Measured, tasks: Sequence[Asked], run: str) -> list[str]:
+    """Where a run is surely worse than all tokens, and by how much."""
+    gains = {task: measured.gain(task, run, BASELINE) for task in tasks}
+    return [f"{task.name} {gain.plain}" for task, gain in gains.items() if gain.sign < 0]

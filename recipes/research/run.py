@@ -62,8 +62,7 @@ def grid(out: Path, lists: Path, task: Asked) -> int:
     trim = task in training_free.TRIED
     runs = training_free.grid(task)
     wrong = measure(task, runs, out, folder, longest=longest, trim=trim)
-    rates = {run: method for run, method in training_free.matched().items() if run in runs}
-    again = [training_free.at_rate(method, _rate(out, task, run)) for run, method in rates.items()]
+    again = [training_free.at_its_rate(run, _rate(out, task, run)) for run in training_free.MATCHED if run in runs]
     return wrong + (measure(task, again, out, folder, longest=longest) if again else 0)
 
 
@@ -90,12 +89,12 @@ def chosen(out: Path, lists: Path, task: Asked) -> int:
 
 def any_rate(out: Path, lists: Path, task: Asked) -> int:
     """A model that was trained at random rates and the one that it began from, where they are there."""
-    folder, trim = lists / "fourth", task in training_free.TRIED
-    both = {out / SMALLER: flex.BEFORE, out / FLEX: flex.MODEL}
-    if trim:  # paces and silence are asked of the pocket that was shipped before alone
-        both.popitem()
+    folder, models = lists / "fourth", {out / SMALLER: flex.BEFORE}
+    trim = task in training_free.TRIED  # paces and silence, which are not asked of the model of random rates
+    if not trim:
+        models[out / FLEX] = flex.MODEL
     runs = training_free.of_others() if trim else flex.grid()
-    there = {to: model for to, model in both.items() if model.exists()}
+    there = {to: model for to, model in models.items() if model.exists()}
     return sum(measure(task, runs, to, folder, model=model, trim=trim) for to, model in there.items())
 
 

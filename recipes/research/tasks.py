@@ -27,8 +27,8 @@ class Asked:
     unit: str
 
 
-STRINGS = Asked("strings-test", 200, "wer", "word strings", "WER, %")
+STRINGS = Asked("strings-test", 100, "wer", "word strings", "WER, %")
 SENTENCES = Asked("synthetic-test", 200, "wer", "sentences", "WER, %")
-GERMAN = Asked("german-test", 200, "bleu", "German → English", "BLEU")
-SOUNDS = Asked("describe-test", 200, "cider", "captions", "CIDEr-D")
-ANSWERS = Asked("answer-test", 325, "accuracy", "answers", "accuracy, %")
+GERMAN = Asked("german-test", 100, "bleu", "German → English", "BLEU")
+SOUNDS = Asked("describe-test", 100, "cider", "captions", "CIDEr-D")
+ANSWERS = Asked("answer-test", 100, "accuracy", "answers", "accuracy, %")

@@ -22,18 +22,19 @@ from .grids.training_free import (
     OURS_BEST,
     PUBLISHED,
     SPEECH,
-    STRINGS_4,
+    STRINGS,
     TOLERANCES,
+    keeps,
     priced,
 )
-from .measured import Measured
+from .measured import Measured, worse
 from .panels import losses
 from .tables import Gain, counts, listed, table
 from .tasks import DEV, LARGER, PARAMETERS, SMALLER, Asked
 
 SHOWN = [BASELINE, at("pool", KEEPS[0]), *(at(f"{one}{BOTH}", k) for one in ("pool", "ward") for k in KEEPS)]
-TOLD = (BASELINE, priced(CHOSEN), *(at(OURS, k) for k in KEEPS))  # of the smaller model
-BUDGETS = [(task, keep) for task in LISTS for keep in (ALL_KEEPS if task in FIVE else KEEPS)]
+MAIN_RUNS = (BASELINE, priced(CHOSEN), *(at(OURS, k) for k in KEEPS))  # of the smaller model
+BUDGETS = [(task, keep) for task in LISTS for keep in keeps(task)]
 HEAD = """# Training-free: what fewer audio tokens cost
 
 {summary}
@@ -81,7 +82,7 @@ def at_its_best(measured: Measured, method: str) -> list[Gain]:
     found = []
     for task, keep in BUDGETS:
         sign = 1 if METRICS[task.metric].higher_is_better else -1
-        runs = [at(f"{method}{told}", keep) for told in (AS_PUBLISHED, BOTH)]
+        runs = [at(f"{method}{corrections}", keep) for corrections in (AS_PUBLISHED, BOTH)]
         best = max(runs, key=lambda run: sign * measured.value(task, run))
         found.append(measured.gain(task, at(OURS, keep), best))
     return found
@@ -111,18 +112,17 @@ def duels(measured: Measured) -> str:
     )
 
 
-def lost(measured: Measured, run: str) -> str:
-    """The lists on which a run is surely worse than all tokens."""
-    gains = {task.name: measured.gain(task, run, BASELINE) for task in LISTS}
-    worse = [f"{name} {gain.plain}" for name, gain in gains.items() if gain.sign < 0]
-    rest = f"no difference shows on {'the other ' if worse else ''}{len(LISTS) - len(worse)} lists"
-    return f"surely worse on {', '.join(worse)}; {rest}" if worse else rest
+def cost(measured: Measured, run: str) -> str:
+    """The lists on which a run is surely worse than all tokens, and how many others there are."""
+    found = worse(measured, LISTS, run)
+    rest = f"no difference shows on {'the other ' if found else ''}{len(LISTS) - len(found)} lists"
+    return f"surely worse on {', '.join(found)}; {rest}" if found else rest
 
 
 def third(measured: Measured) -> str:
     """What a third of the tokens costs sentences and word strings."""
     run = at(OURS, KEEPS[1])
-    far, strings = (measured.gain(task, run, BASELINE).plain for task in (FAR, STRINGS_4))
+    far, strings = (measured.gain(task, run, BASELINE).plain for task in (FAR, STRINGS))
     return f"A third: far sentences {far}, word strings {strings}"
 
 
@@ -132,7 +132,7 @@ def smaller(measured: Measured) -> str:
     return (
         f"## The same on a smaller pocket\n\nThe one shipped before (`{sha}`, {PARAMETERS} million parameters) has "
         f"another shape, seed and course. λ = {CHOSEN}, {measured.mean_hertz(LISTS, ours):.1f} Hz: "
-        f"{lost(measured, ours)}. Half of the tokens: {lost(measured, half)}. {third(measured)}."
+        f"{cost(measured, ours)}. Half of the tokens: {cost(measured, half)}. {third(measured)}."
     )
 
 
@@ -143,11 +143,11 @@ def page(measured: Measured) -> str:
     half = at(OURS, KEEPS[0])
     summary = listed(
         [
-            f"`{ours}`, the default, takes {measured.mean_hertz(LISTS, ours):.1f} Hz of 25: {lost(measured, ours)}.",
-            f"Half of the tokens (`{half}`): {lost(measured, half)}.",
+            f"`{ours}`, the default, takes {measured.mean_hertz(LISTS, ours):.1f} Hz of 25: {cost(measured, ours)}.",
+            f"Half of the tokens (`{half}`): {cost(measured, half)}.",
             f"{third(measured)}; `pool` as published "
             f"{measured.gain(FAR, at('pool', '1/3'), BASELINE).plain} and "
-            f"{measured.gain(STRINGS_4, at('pool', '1/3'), BASELINE).plain}.",
+            f"{measured.gain(STRINGS, at('pool', '1/3'), BASELINE).plain}.",
         ]
     )
     head = HEAD.format(
@@ -173,7 +173,7 @@ def page(measured: Measured) -> str:
     ]
     if loss.ready(measured):
         parts.append(loss.section(measured))
-    if all(measured.of(SMALLER).there(task, *TOLD) for task in LISTS):
+    if all(measured.of(SMALLER).there(task, *MAIN_RUNS) for task in LISTS):
         parts.append(smaller(measured.of(SMALLER)))
     return "\n\n".join(parts) + "\n"
 

@@ -17,7 +17,7 @@ from fewhertz.evaluation import results
 from fewhertz.files import Record
 from recipes.research import pack
 from recipes.research.grids.lora import THIRD
-from recipes.research.grids.training_free import GERMAN_4
+from recipes.research.grids.training_free import GERMAN
 from recipes.research.packed import SUMMARY, Column, Packed, file_of, flat, nested, unpack
 from recipes.research.packed import pack as columns
 from recipes.research.tasks import LORA, MAIN, MODEL, REPO, RESULTS, STRINGS
@@ -35,7 +35,7 @@ def packed(tmp_path: Path) -> Path:
     root = tmp_path / "packed"
     wanted = (results.BASELINE, "pool@keep=1/2", "pool@keep=1/3", "ward@tolerance=0.3+time+sizes")
     for part in (MAIN, LORA):
-        runs = Packed(RESULTS).runs(part, GERMAN_4.label, MODEL)
+        runs = Packed(RESULTS).runs(part, GERMAN.label, MODEL)
         some = [one for (_, spec), one in runs.items() if spec in wanted]
         target = file_of(root / part, MODEL)
         target.parent.mkdir(parents=True)
@@ -51,8 +51,8 @@ def test_loose_files_are_packed_and_come_back_byte_by_byte(packed: Path, tmp_pat
     assert pack.unpack_all(again, back) == 7
     assert files(back) == files(loose)
     assert len(list(loose.rglob("*.samples.jsonl.gz"))) == 7 and (loose / LORA / f"{THIRD.name}.json").exists()
-    result = results.read(results.run_files(loose, GERMAN_4.label, MODEL, results.BASELINE).file)
-    kept = Packed(packed).runs(MAIN, GERMAN_4.label, MODEL)[MODEL, results.BASELINE]
+    result = results.read(results.run_files(loose, GERMAN.label, MODEL, results.BASELINE).file)
+    kept = Packed(packed).runs(MAIN, GERMAN.label, MODEL)[MODEL, results.BASELINE]
     assert result["scores"] == kept.record["scores"]
     commits = {json.loads(line)["commit"] for line in (again / SUMMARY).read_text("utf-8").splitlines()}
     assert commits == {ONE}
@@ -68,11 +68,11 @@ def test_what_is_packed_stays_and_keeps_its_commit(packed: Path, tmp_path: Path)
     after = files(packed)
     assert before == {name: after[name] for name in before} and set(after) - set(before) == {SUMMARY}
 
-    place = results.run_files(loose, GERMAN_4.label, MODEL, "pool@keep=1/3")
+    place = results.run_files(loose, GERMAN.label, MODEL, "pool@keep=1/3")
     changed, samples = results.read(place.file), results.read_samples(place.file)
     results.write(place, changed | {"seed": 7}, samples)
     pack.pack(loose, packed, lambda _: TWO)
-    runs = Packed(packed).runs(MAIN, GERMAN_4.label, MODEL)
+    runs = Packed(packed).runs(MAIN, GERMAN.label, MODEL)
     assert runs[MODEL, "pool@keep=1/3"].commit == TWO and runs[MODEL, "pool@keep=1/3"].record["seed"] == 7
     assert runs[MODEL, results.BASELINE].commit != TWO
     # a file that is there is not overwritten

@@ -12,11 +12,11 @@ from recipes.research.grids.training_free import (
     FAR,
     FIVE,
     LISTS,
+    MATCHED,
     METHODS,
     OURS,
-    STRINGS_4,
+    STRINGS,
     grid,
-    matched,
     priced,
 )
 from recipes.research.measured import Measured
@@ -39,7 +39,7 @@ def test_all_runs_are_of_the_same_weights_and_whole(measured: Measured) -> None:
 
 def test_figures_of_the_readme_are_those_of_the_results(measured: Measured) -> None:
     readme = (REPO / "README.md").read_text("utf-8").replace("*", "")
-    both = (STRINGS_4, FAR)
+    both = (STRINGS, FAR)
     for method in ("pool", "ward", "ward+time+sizes"):
         row = next(line for line in readme.splitlines() if line.startswith(f"| `{method}`"))
         shown = [one.strip() for one in row.split("|")]
@@ -49,15 +49,15 @@ def test_figures_of_the_readme_are_those_of_the_results(measured: Measured) -> N
     assert f"| no compression | {whole} |" in readme
     text = " ".join(readme.split())
     strings, far = (f"{measured.hertz(task, priced(CHOSEN)):.1f}" for task in both)
-    assert f"takes {strings} Hz for word strings ({measured.value(STRINGS_4, priced(CHOSEN)):.1f} % WER)" in text
+    assert f"takes {strings} Hz for word strings ({measured.value(STRINGS, priced(CHOSEN)):.1f} % WER)" in text
     assert f"{far} for sentences ({measured.value(FAR, priced(CHOSEN)):.1f})" in text
 
 
 def test_the_grid_is_whole() -> None:
     for task in FIVE:
         runs = grid(task)
-        assert len(set(runs)) == len(runs) and {*matched()} <= {*runs}
-        assert {at(f"{m}{told}", k) for m in METHODS for told in ("", BOTH) for k in ALL_KEEPS} <= {*runs}
+        assert len(set(runs)) == len(runs) and {*MATCHED} <= {*runs}
+        assert {at(f"{m}{corrections}", k) for m in METHODS for corrections in ("", BOTH) for k in ALL_KEEPS} <= {*runs}
 
 
 @pytest.mark.parametrize("task", FIVE, ids=lambda task: task.label)
@@ -66,7 +66,7 @@ def test_a_rival_stands_at_its_better_presentation(task: Asked, measured: Measur
     gains = dict(zip(budgets, at_its_best(measured, "pool"), strict=True))
     for keep in ALL_KEEPS:
         gain = min(
-            (measured.gain(task, at(OURS, keep), at(f"pool{told}", keep)) for told in ("", BOTH)), key=lambda g: g.value
+            (measured.gain(task, at(OURS, keep), at(f"pool{both}", keep)) for both in ("", BOTH)), key=lambda g: g.value
         )
         assert gains[task, keep].value == gain.value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..grids import BOTH
 from ..grids.lora import (
+    CORRECTED,
     DISTILLED,
     DIVISORS,
     EARLY,
@@ -20,8 +21,7 @@ from ..grids.lora import (
     SETTINGS,
     SHORT,
     THIRD,
-    TOLD,
-    UNTOLD,
+    UNCORRECTED,
     WARD,
     WITHOUT,
     keep,
@@ -67,14 +67,14 @@ def recovered(measured: Measured) -> Claim:
 def corrected(measured: Measured) -> Claim:
     gains = {
         trial.name: over(measured, adapter_run(trial), adapter_run(PLAIN[k]))
-        for trials in (POOLED, TOLD, LEARNED)
+        for trials in (POOLED, CORRECTED, LEARNED)
         for k, trial in zip(DIVISORS, trials, strict=True)
     }
     every = [gain for some in gains.values() for gain in some]
     return Claim(
         "After LoRA, corrections and a learned compressor still help",
         OURS,
-        f"over plain `pool`, 1/2 and 1/3: {counts(every)}; at 1/3 `{WARD}` {shown(gains[TOLD[1].name])}, `conv` "
+        f"over plain `pool`, 1/2 and 1/3: {counts(every)}; at 1/3 `{WARD}` {shown(gains[CORRECTED[1].name])}, `conv` "
         f"{shown(gains[LEARNED[1].name])}",
         verdict(every),
     )
@@ -142,7 +142,7 @@ def ranges(measured: Measured) -> Claim:
 
 def fewer(measured: Measured) -> Claim:
     usual = SETTINGS["steps"]
-    ended = {"pool": THIRD, f"pool{BOTH}": POOLED[1], "ward": UNTOLD, WARD: TOLD[1]}
+    ended = {"pool": THIRD, f"pool{BOTH}": POOLED[1], "ward": UNCORRECTED, WARD: CORRECTED[1]}
     after = {one: dict(zip((*SHORT, usual), [*EARLY[one], ended[one]], strict=True)) for one in EARLY}
 
     def gains(method: str, *pairs: tuple[int, int]) -> list[Gain]:

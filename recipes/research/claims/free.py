@@ -11,20 +11,20 @@ from ..grids.lora import HALF, SAMPLED, THIRD
 from ..grids.training_free import (
     A_QUARTER,
     ALL_KEEPS,
-    ANSWERS_4,
+    ANSWERS,
     FIVE,
     KEEPS,
     SEGMENTS,
     SITES,
-    SOUNDS_4,
+    SOUNDS,
     SPEECH,
     SPOKEN,
     UNSEG,
     WORST,
-    at_rate,
+    at_its_rate,
     segments,
 )
-from ..measured import Measured, adapter_run
+from ..measured import Measured, adapter_run, lost
 from ..tables import Claim, Gain, at_most, counts, verdict
 from ..tasks import RESULTS
 from .shared import AVERAGING, MERGING, OURS, PRUNING, both, over, shown
@@ -61,11 +61,8 @@ def degradation(measured: Measured) -> Claim:
 
 
 def segmentation(measured: Measured) -> Claim:
-    gains = [
-        measured.gain(task, f"{UNSEG}{told}", at_rate(f"pool{told}", measured.hertz(task, f"{UNSEG}{told}")))
-        for told in ("", BOTH)
-        for task in FIVE
-    ]
+    pairs = [(task, run) for run in (UNSEG, f"{UNSEG}{BOTH}") for task in FIVE]
+    gains = [measured.gain(task, run, at_its_rate(run, measured.hertz(task, run))) for task, run in pairs]
     return Claim(
         "Unsupervised segmentation beats uniform pooling at the same rate",
         AVERAGING,
@@ -75,8 +72,8 @@ def segmentation(measured: Measured) -> Claim:
 
 
 def local(measured: Measured) -> Claim:
-    captions = measured.gains([SOUNDS_4], ALL_KEEPS, "ltbm", "global-merge")
-    answers = measured.gains([ANSWERS_4], ALL_KEEPS, "global-merge", "ltbm")
+    captions = measured.gains([SOUNDS], ALL_KEEPS, "ltbm", "global-merge")
+    answers = measured.gains([ANSWERS], ALL_KEEPS, "global-merge", "ltbm")
     return Claim(
         "Captions prefer local merging, multiple choice global",
         MERGING,
@@ -105,11 +102,10 @@ def _alike(over: dict[str, list[Gain]]) -> dict[str, list[str]]:
 
 def bounded(measured: Measured) -> Claim:
     found, verdicts = [], []
-    for task, limit in ((SOUNDS_4, 2), (ANSWERS_4, 4)):
-        gain = measured.gain(task, at("segmentwise", A_QUARTER), BASELINE)
-        loss, low, high = (-100 * x / measured.value(task, BASELINE) for x in (gain.value, gain.high, gain.low))
-        found.append(f"{task.name} {loss:.1f} [{low:.1f}, {high:.1f}]")
-        verdicts.append(at_most(low, high, limit))
+    for task, limit in ((SOUNDS, 2), (ANSWERS, 4)):
+        loss = lost(measured, task, at("segmentwise", A_QUARTER), "%", relative=True)
+        found.append(f"{task.name} {loss.value:.1f} [{loss.low:.1f}, {loss.high:.1f}]")
+        verdicts.append(at_most(loss.low, loss.high, limit))
     return Claim(
         "A quarter of the tokens costs at most 2 % of CIDEr and 4 % of accuracy",
         PRUNING,

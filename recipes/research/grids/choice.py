@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .training_free import ANSWERS_4, FAR, FIVE, SOUNDS_4, STRINGS_4
+from .training_free import ANSWERS, FAR, FIVE, SOUNDS, STRINGS
 
 ON_DEV = {
     task: replace(
         task,
         label=task.label.replace("-test", "-dev"),
-        rows={STRINGS_4: 60, SOUNDS_4: 60, ANSWERS_4: 195}.get(task, 100),
+        rows={STRINGS: 60, SOUNDS: 60, ANSWERS: 195}.get(task, 100),
     )
     for task in FIVE
 }
@@ -34,5 +34,5 @@ IDEAS = {
     "optimal(longest=1.25)": "nor than one and a quarter",
     "ward-silence": "a tenth more segments, of which those like the longest one share its token",
 }
-TRIED_ON = (FAR, STRINGS_4, SOUNDS_4)  # ideas; other multiples of log s and positions on the first two
+TRIED_ON = (FAR, STRINGS, SOUNDS)  # ideas; other multiples of log s and positions on the first two
 TUNED_ON = TRIED_ON[:2]

@@ -8,7 +8,7 @@ from ..tasks import ANSWERS, GERMAN, SENTENCES, SOUNDS, STRINGS, Asked
 from . import AS_PUBLISHED, BOTH
 
 LISTS = (
-    replace(STRINGS, rows=100), replace(SENTENCES, rows=100), replace(GERMAN, rows=60), replace(SOUNDS, rows=40),
+    STRINGS, replace(SENTENCES, rows=100), replace(GERMAN, rows=60), replace(SOUNDS, rows=40),
     replace(ANSWERS, rows=108),
 )  # fmt: skip
 KEEPS = ("1/2", "1/3")

@@ -8,11 +8,11 @@ from fewhertz.evaluation.runner import specs
 from ..tasks import MODEL as POCKET
 from ..tasks import SMALLER, WEIGHTS
 from . import BOTH
-from .training_free import ANSWERS_4, FAR, GERMAN_4, STRINGS_4, priced
+from .training_free import ANSWERS, FAR, GERMAN, STRINGS, priced
 
 NAME = "flex"
 MODEL, BEFORE = WEIGHTS / NAME, WEIGHTS / SMALLER / POCKET
-LISTS = (FAR, STRINGS_4, GERMAN_4, ANSWERS_4)
+LISTS = (FAR, STRINGS, GERMAN, ANSWERS)
 KEEPS = ("1/2", "1/3", "1/4", "1/6")
 TOLERANCES = ("0.3", "0.6")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..tasks import Asked
 from . import BOTH, at
-from .training_free import ANSWERS_4, CHOSEN, GERMAN_4, SOUNDS_4, SPEECH, priced
+from .training_free import ANSWERS, CHOSEN, GERMAN, SOUNDS, SPEECH, priced
 
 ROWS = {"strings": 1000, "synthetic": 1500}  # of a training list, its first ones
 # learning rate by the loss on dev, of pool at 1/3 on the third version
@@ -40,7 +40,7 @@ def keep(method: str, divisor: int) -> str:
     return at(method, f"1/{divisor}")
 
 
-def stem(method: str, divisor: int) -> str:
+def _stem(method: str, divisor: int) -> str:
     """Of the names of a method's trials, but for those of the grid."""
     return f"{method.replace(BOTH, '-told')}-{divisor}"
 
@@ -61,17 +61,18 @@ def _plain(method: str, divisor: int, steps: int = 0, **settings: Any) -> Trial:
     """A method at a divisor; `steps`: other than those of `SETTINGS`."""
     settings |= {"steps": steps, "every": min(steps, SETTINGS["every"])} if steps else {}
     ends = [str(steps)] if steps else [f"seed{settings['seed']}"] if settings else []
-    return Trial("-".join([stem(method, divisor), *ends]), keep(method, divisor), settings)
+    return Trial("-".join([_stem(method, divisor), *ends]), keep(method, divisor), settings)
 
 
-GRID = [_shaped(*one) for one in itertools.product(DIVISORS, RANKS, ALPHAS, TARGETS)]
+GRIDS = {k: [_shaped(k, *one) for one in itertools.product(RANKS, ALPHAS, TARGETS)] for k in DIVISORS}
+GRID = [*itertools.chain(*GRIDS.values())]
 HALF, THIRD = (_shaped(divisor, *MAIN) for divisor in DIVISORS)
 WARD = f"ward{BOTH}"
-TOLD = [_plain(WARD, divisor) for divisor in DIVISORS]
+CORRECTED = [_plain(WARD, divisor) for divisor in DIVISORS]
 # seeds of the main ones, the first of them that of the trials above
 POOL_SEEDS = {k: [_shaped(k, *MAIN, seed) for seed in (0, *SEEDS)] for k in DIVISORS}
 WARD_SEEDS = {
-    k: [told, *(_plain(WARD, k, seed=seed) for seed in SEEDS)] for k, told in zip(DIVISORS, TOLD, strict=True)
+    k: [first, *(_plain(WARD, k, seed=seed) for seed in SEEDS)] for k, first in zip(DIVISORS, CORRECTED, strict=True)
 }
 CONTROLS = [CONTROL, *(Trial(f"none-seed{seed}", "none", {"seed": seed}) for seed in SEEDS)]
 
@@ -79,29 +80,29 @@ CONTROLS = [CONTROL, *(Trial(f"none-seed{seed}", "none", {"seed": seed}) for see
 LONG_CONTROL = Trial(f"none-{LONG}", "none", {"steps": LONG}, MORE)
 LONG_DIVISORS = (2, 3, 4, 6)
 LADDER = {
-    method: [Trial(f"{stem(method, k)}-{LONG}", keep(method, k), {"steps": LONG}, MORE) for k in LONG_DIVISORS]
+    method: [Trial(f"{_stem(method, k)}-{LONG}", keep(method, k), {"steps": LONG}, MORE) for k in LONG_DIVISORS]
     for method in ("pool", WARD)
 }
 PRICED = Trial(f"tolerance-{LONG}", priced(CHOSEN), {"steps": LONG}, MORE)
-LONGER = [LONG_CONTROL, *(one for some in zip(*LADDER.values(), strict=True) for one in some), PRICED]
+LONGER = [LONG_CONTROL, *itertools.chain(*LADDER.values()), PRICED]
 
 # --- the claims
 SAMPLED = [_plain("stride", k) for k in DIVISORS]
 LEARNED = [_plain("conv", k) for k in DIVISORS]
 POOLED = [_plain(f"pool{BOTH}", k) for k in DIVISORS]
-UNTOLD = _plain("ward", 3)
+UNCORRECTED = _plain("ward", 3)
 SHORT = (25, 100)
 EARLY = {m: [_plain(m, 3, steps) for steps in SHORT] for m in ("pool", f"pool{BOTH}", "ward", WARD)}
-# `ward` as published after the steps of `SETTINGS` is `UNTOLD`, `pool` is `THIRD`
+# `ward` as published after the steps of `SETTINGS` is `UNCORRECTED`, `pool` is `THIRD`
 DISTILL: dict[str, Any] = {"objective": "distill", "max_new_tokens": 64}
 DISTILLED = Trial("pool-3-distill", THIRD.method, DISTILL | {"teacher": None})
 WITHOUT = Trial("ward-untold-3", keep("ward", 3), DISTILL | {"teacher": keep(WARD, 3)})
 RANGE = Trial("pool-range", "pool", {"keeps": tuple(Fraction(1, k) for k in DIVISORS)})
 
-OF_CLAIMS = [*SAMPLED, *LEARNED, *POOLED, UNTOLD, *itertools.chain(*EARLY.values()), DISTILLED, RANGE, WITHOUT]
+OF_CLAIMS = [*SAMPLED, *LEARNED, *POOLED, UNCORRECTED, *itertools.chain(*EARLY.values()), DISTILLED, RANGE, WITHOUT]
 SEVERAL = [*CONTROLS, *itertools.chain(*POOL_SEEDS.values(), *WARD_SEEDS.values())]
 TRIALS = [*{trial.name: trial for trial in (*SEVERAL, *GRID, *LONGER, *OF_CLAIMS)}.values()]
-ELSEWHERE = (GERMAN_4, SOUNDS_4, ANSWERS_4)  # whether what one task teaches serves another
+ELSEWHERE = (GERMAN, SOUNDS, ANSWERS)  # whether what one task teaches serves another
 LISTS = (*SPEECH, *ELSEWHERE)
 
 

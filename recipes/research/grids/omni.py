@@ -13,13 +13,13 @@ from fewhertz.evaluation.runner import specs
 from ..tasks import SMALLER, WEIGHTS
 from . import BOTH
 from .lora import CONTROL, Trial, keep
-from .training_free import DIGITS, FAR, STRINGS_4, priced
+from .training_free import DIGITS, FAR, STRINGS, priced
 
 NAME = "pocket-omni"
 MODEL = WEIGHTS / NAME
 BESIDE = SMALLER  # the pocket of its number of parameters and of its LLM's shape
 PARAMETERS = "4.9"  # millions: a size of recipes/pocket/config.py
-LISTS = (FAR, STRINGS_4, DIGITS)
+LISTS = (FAR, STRINGS, DIGITS)
 METHODS = ("pool", f"pool{BOTH}", f"ward{BOTH}")
 KEEPS = ("1/2", "1/3", "1/4", "1/6")
 PRICED = priced("0.3")

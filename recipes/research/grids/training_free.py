@@ -15,12 +15,9 @@ FAR = Asked("far-new-voices-test", 100, "wer", "far sentences", "WER, %")
 PASSAGES = Asked("passages-test", 30, "wer", "passages", "WER, %")
 PAUSES = Asked("pauses-test", 30, "wer", "passages, half silence", "WER, %")
 DIGITS = Asked("digits-test", 100, "wer", "digit strings", "WER, %")
-GERMAN_4, SOUNDS_4, ANSWERS_4, STRINGS_4 = (
-    replace(task, rows=rows) for task, rows in ((GERMAN, 100), (SOUNDS, 100), (ANSWERS, 100), (STRINGS, 100))
-)
-LISTS = (FAR, PASSAGES, PAUSES, STRINGS_4, DIGITS, GERMAN_4, SOUNDS_4, ANSWERS_4)
-FIVE = (FAR, STRINGS_4, GERMAN_4, SOUNDS_4, ANSWERS_4)  # under every method and keep
-SPEECH, SPOKEN = (FAR, STRINGS_4), (FAR, STRINGS_4, GERMAN_4)
+LISTS = (FAR, PASSAGES, PAUSES, STRINGS, DIGITS, GERMAN, SOUNDS, ANSWERS)
+FIVE = (FAR, STRINGS, GERMAN, SOUNDS, ANSWERS)  # under every method and keep
+SPEECH, SPOKEN = (FAR, STRINGS), (FAR, STRINGS, GERMAN)
 LONGEST = {PASSAGES: 192, PAUSES: 192}  # new tokens; 64 of other lists
 OURS_BEST = RECOMMENDED.partition("+")[0]
 OURS = f"{OURS_BEST}{BOTH}"
@@ -29,8 +26,8 @@ PUBLISHED = (
     *("a-tome", "fastadasp", "sa-map", "cdpruner"),
 )
 METHODS = (*PUBLISHED, "optimal", OURS_BEST)
-KEEPS, WIDE = ("1/2", "1/3"), ("2/3", "1/4", "1/6")  # on all lists; on five of them too
-ALL_KEEPS = ("2/3", *KEEPS, "1/4", "1/6")
+KEEPS = ("1/2", "1/3")
+ALL_KEEPS = ("2/3", *KEEPS, "1/4", "1/6")  # of `FIVE`
 CHOSEN = "0.3"
 TOLERANCES = ("0.2", CHOSEN, "0.4", "0.5", "0.6")
 MEL = ("0.2", CHOSEN, "0.45")  # of a count that is decided on the log-mel
@@ -50,7 +47,7 @@ SILENT = {replace(one, label=f"silent-{one.label}", name=f"{one.name}, half sile
 TRIED = (*PACES, *SILENT)
 SENTENCES = (FAR, PASSAGES, PAUSES, *TRIED)
 COMPARED = ("pool", "ward", OURS)
-SHARES = ("2/3", *KEEPS)
+SHARES = ALL_KEEPS[:3]
 
 
 def priced(tolerance: str, method: str = OURS_BEST) -> str:
@@ -73,15 +70,19 @@ def segments(count: int) -> str:
     return "segmentwise" if count == 10 else f"segmentwise(segments={count})"
 
 
-def at_rate(method: str, hertz: float) -> str:
-    """A method at a rate, with the corrections that stand behind its name."""
-    name, plus, corrections = method.partition("+")
+# runs of variable length, and the method that is measured at the rate that each was found to have
+MATCHED = {UNSEG: "pool", f"{UNSEG}{BOTH}": f"pool{BOTH}"} | {affinity(one): OURS for one in AFFINITY}
+
+
+def at_its_rate(run: str, hertz: float) -> str:
+    """What is measured beside a run of variable length, at the rate that it was found to have."""
+    name, plus, corrections = MATCHED[run].partition("+")
     return f"{name}@{round(hertz, 2):g}Hz{plus}{corrections}"
 
 
-def matched() -> dict[str, str]:
-    """Runs of variable length, and the method that is measured at the rate that each was found to have."""
-    return {UNSEG: "pool", f"{UNSEG}{BOTH}": f"pool{BOTH}", **{affinity(one): OURS for one in AFFINITY}}
+def keeps(task: Asked) -> tuple[str, ...]:
+    """At which the methods are measured on a list."""
+    return ALL_KEEPS if task in FIVE else KEEPS
 
 
 def of_others() -> list[str]:
@@ -90,15 +91,15 @@ def of_others() -> list[str]:
 
 
 def grid(task: Asked) -> list[str]:
-    """The runs of a list, as specs, the baseline first; `matched` come behind them."""
+    """The runs of a list, as specs, the baseline first; those of `MATCHED` come behind them."""
     if task in TRIED:
         return [*specs(COMPARED, SHARES if task in PACES else KEEPS), priced(CHOSEN)]
     every = [f"{method}{corrections}" for method in METHODS for corrections in (AS_PUBLISHED, BOTH)]
-    runs = specs(every, KEEPS)
+    runs = specs(every, keeps(task))
     runs += [*map(priced, TOLERANCES), *specs([f"{ENCODER}{BOTH}"], KEEPS), *specs([OURS], ("2/3", "1/4"))]
     runs += [priced(CHOSEN, "optimal"), *map(mel, MEL), *map(affinity, AFFINITY)]
     if task in FIVE:
-        runs += [*specs(every, WIDE), UNSEG, f"{UNSEG}{BOTH}", *specs([WORST], ("1/2", A_QUARTER))]
+        runs += [UNSEG, f"{UNSEG}{BOTH}", *specs([WORST], ("1/2", A_QUARTER))]
         runs += specs([segments(count) for count in SEGMENTS], [A_QUARTER])
         runs += specs([f"{name}(site=encoder)" for name in SITES], KEEPS)
     if task in SPEECH:
